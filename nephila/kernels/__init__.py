@@ -1,0 +1,1 @@
+"""Compiled inner loops (numba). Private: call them through the modules that check their inputs."""
