@@ -1,0 +1,247 @@
+"""Backprojection by gridding: Fourier slices are added to a padded transform.
+
+Per grid cell two sums are kept, `N = sum w CTF X` and `D = sum w CTF^2` (w: particle weight times noise weight), both
+spread with a Kaiser-Bessel window two cells wide; `nephila.finishing` divides them.
+The sums are whole numbers, so they do not depend on threads, on the order of particles or on how they are cut into
+chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nephila.errors import InputError
+from nephila.kernels import gridding
+from nephila.kernels.kaiser import kaiser_bessel_beta, weight_polynomials
+from nephila.partial_sum import WINDOW_WIDTH, GridShape, PartialSum
+
+Float32 = npt.NDArray[np.float32]
+Complex64 = npt.NDArray[np.complex64]
+
+_BLOCK_PARTICLES = 512
+_BLOCK_BYTES = 256 * 2**20
+_TILE_BYTES = 3 * 2**19
+_CELL_LIMIT = 2.0**30  # what a block may add to one 32-bit cell
+
+
+class Backprojector:
+    """Collects Fourier slices of images of side `n` into a `PartialSum`.
+
+    Args:
+        n: side of images and volume, px.
+        padding: side of the Fourier grid over `n`; 2 is accurate, 1.5 saves memory at some accuracy.
+        max_radius: largest |k| that is used, Fourier px; n // 2 where it is None.
+        data_scale: typical amplitude |X| of the weighted transforms; `n` (white noise of variance 1 per pixel) where it
+            is None. Sums are kept in steps of data_scale / 16384, finer than any noise; those that are to be added to
+            each other must agree in it.
+        weight_scale: typical particle weight times noise weight.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        padding: float = 2.0,
+        max_radius: int | None = None,
+        *,
+        data_scale: float | None = None,
+        weight_scale: float = 1.0,
+    ) -> None:
+        self.grid = GridShape.of(n, padding, max_radius, data_scale, weight_scale)
+        self._row_start = gridding.sphere_rows(self.grid.radius_cells)
+        self._sums = np.zeros((int(self._row_start[-1, -1]), 3), dtype=np.int64)
+        self._particles = 0
+        self._weight_units = 0
+        self._column_limit = _column_limits(n, self.grid.max_radius)
+        beta = kaiser_bessel_beta(WINDOW_WIDTH, self.grid.padding)
+        self._taps = weight_polynomials(WINDOW_WIDTH, beta, gridding.DEGREE).astype(np.float32)
+
+    def insert(
+        self,
+        images_ft: npt.ArrayLike,
+        matrices: npt.ArrayLike,
+        ctf: npt.ArrayLike | None = None,
+        weights: npt.ArrayLike | None = None,
+        noise_weights: npt.ArrayLike | None = None,
+        shifts_px: npt.ArrayLike | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Add images.
+
+        Args:
+            images_ft: complex64 [m, n, n // 2 + 1], centred half transforms.
+            matrices: [m, 3, 3], `F_image(kx, ky) = F_volume(kx A[0] + ky A[1])`.
+            ctf: [n, n // 2 + 1] or [1 or m, n, n // 2 + 1]; 1 everywhere where it is None.
+            weights: [m], per particle, not negative; a particle of weight 0 adds nothing.
+            noise_weights: per shell 0 to n // 2, multiplied with both sums (for example 1 / noise power).
+            shifts_px: [m, 2], origins (x, y) in px: the shift that brings the particle to the centre, as rlnOriginX/Y.
+            threads: the sums are the same for any number.
+
+        Raises:
+            InputError: shapes that do not fit, NaN or infinite values, values far above `data_scale`.
+        """
+        images, axes, planes, particle_weights, shifts = self._check(images_ft, matrices, ctf, weights, shifts_px)
+        used = particle_weights > 0
+        radial = self._radial_weights(noise_weights)
+        rows = np.flatnonzero(used)
+        per_image = 16 * self.grid.n * (self.grid.n // 2 + 1)
+        block = max(1, min(_BLOCK_PARTICLES, _BLOCK_BYTES // per_image))
+        values = np.zeros((min(block, max(len(rows), 1)), self.grid.n, self.grid.n // 2 + 1, 4), dtype=np.float32)
+        for first in range(0, len(rows), block):
+            part = rows[first : first + block]
+            chosen: Any = slice(part[0], part[-1] + 1) if part[-1] - part[0] + 1 == len(part) else part
+            phases = self._shift_phases(None if shifts is None else shifts[chosen])
+            largest = gridding.weigh_images(
+                images[chosen],
+                planes if len(planes) == 1 else planes[chosen],
+                particle_weights[chosen],
+                radial,
+                self._column_limit,
+                *phases,
+                np.array([1.0 / self.grid.value_step, 1.0 / self.grid.weight_step]),
+                values,
+            )
+            self._check_range(largest, part)
+            self._grid_block(values, axes[chosen], largest, threads)
+        self._particles += int(np.count_nonzero(used))
+        self._weight_units += int(np.rint(particle_weights[used].astype(np.float64) / self.grid.weight_step).sum())
+
+    def partial_sum(self) -> PartialSum:
+        """What was collected so far. The arrays are shared with this object, not copied."""
+        return PartialSum(self.grid, self._sums, self._particles, self._weight_units)
+
+    def _check(
+        self,
+        images_ft: npt.ArrayLike,
+        matrices: npt.ArrayLike,
+        ctf: npt.ArrayLike | None,
+        weights: npt.ArrayLike | None,
+        shifts_px: npt.ArrayLike | None,
+    ) -> tuple[Complex64, npt.NDArray[np.float64], Float32, Float32, npt.NDArray[np.float64] | None]:
+        n = self.grid.n
+        plane = (n, n // 2 + 1)
+        images = np.asarray(images_ft, dtype=np.complex64)
+        if images.ndim != 3 or images.shape[1:] != plane:
+            raise InputError(f"half transforms of shape [m, {plane[0]}, {plane[1]}] are needed, not {images.shape}")
+        m = len(images)
+        rotation = np.asarray(matrices, dtype=np.float64)
+        if rotation.shape != (m, 3, 3):
+            raise InputError(f"{m} images need matrices of shape ({m}, 3, 3), not {rotation.shape}")
+        if not np.isfinite(rotation).all():
+            raise InputError("matrices hold NaN; check the angles of the particles")
+        planes = np.ones((1, *plane), np.float32) if ctf is None else np.asarray(ctf, dtype=np.float32)
+        planes = planes[None] if planes.ndim == 2 else planes
+        if planes.shape[1:] != plane or len(planes) not in {1, m}:
+            raise InputError(
+                f"the CTF has the shape {planes.shape}; one plane {plane} or one per image ({m}) is needed"
+            )
+        particle_weights = np.ones(m, np.float32) if weights is None else np.asarray(weights, dtype=np.float32)
+        if (
+            particle_weights.shape != (m,)
+            or not (particle_weights >= 0).all()
+            or not np.isfinite(particle_weights).all()
+        ):
+            raise InputError(f"weights must be {m} finite numbers that are not negative")
+        shifts = None if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
+        if shifts is not None and (shifts.shape != (m, 2) or not np.isfinite(shifts).all()):
+            raise InputError(f"shifts must be finite, of shape ({m}, 2) as (x, y) in px")
+        return images, (rotation[:, :2] * self.grid.padding).reshape(m, 6), planes, particle_weights, shifts
+
+    def _radial_weights(self, noise_weights: npt.ArrayLike | None) -> Float32:
+        n = self.grid.n
+        ky, kx = np.fft.fftfreq(n, 1 / n)[:, None], np.arange(n // 2 + 1)[None, :]
+        radius = np.hypot(kx, ky)
+        radial = np.ones_like(radius)
+        if noise_weights is not None:
+            curve = np.asarray(noise_weights, dtype=np.float64)
+            if curve.shape != (n // 2 + 1,) or not np.isfinite(curve).all() or (curve < 0).any():
+                raise InputError(
+                    f"noise weights must be {n // 2 + 1} finite numbers (shells 0 to {n // 2}), not negative"
+                )
+            radial = radial * np.interp(radius, np.arange(n // 2 + 1), curve)
+        radial[0, 0] *= 0.5  # the origin is its own Hermitian mate
+        return np.asarray(np.where(radius <= self.grid.max_radius, radial, 0.0), dtype=np.float32)
+
+    def _shift_phases(self, shifts: npt.NDArray[np.float64] | None) -> tuple[Complex64, Complex64]:
+        n = self.grid.n
+        if shifts is None:
+            return np.zeros((0, n // 2 + 1), np.complex64), np.zeros((0, n), np.complex64)
+        kx, ky = np.arange(n // 2 + 1) / n, np.fft.fftfreq(n)
+        phases = (np.exp(-2j * np.pi * shifts[:, axis, None] * k[None, :]) for axis, k in ((0, kx), (1, ky)))
+        along_x, along_y = (p.astype(np.complex64) for p in phases)
+        return along_x, along_y
+
+    def _check_range(self, largest: Float32, rows: npt.NDArray[np.int64]) -> None:
+        bad = np.flatnonzero(~np.isfinite(largest))
+        if len(bad):
+            raise InputError(f"image {rows[bad[0]]} of the block (from 0) holds NaN or infinite values; leave it out")
+        too_large = np.flatnonzero(largest > _CELL_LIMIT)
+        if len(too_large):
+            factor = float(largest[too_large[0]]) / _CELL_LIMIT
+            raise InputError(
+                f"image {rows[too_large[0]]} of the block is {factor:.3g} times too large for data_scale "
+                f"{self.grid.data_scale:g} and weight_scale {self.grid.weight_scale:g}; normalise the images or "
+                "raise the scales"
+            )
+
+    def _grid_block(self, values: Float32, axes: npt.NDArray[np.float64], largest: Float32, threads: int) -> None:
+        """Grid weighted images, in runs that cannot overflow the 32-bit tiles."""
+        total = np.cumsum(np.maximum(largest.astype(np.float64), 1.0))
+        first = 0
+        while first < len(largest):
+            before = total[first - 1] if first else 0.0
+            last = max(first + 1, int(np.searchsorted(total, before + _CELL_LIMIT, side="right")))
+            self._grid_run(values, axes, first, last, threads)
+            first = last
+
+    def _grid_run(self, values: Float32, axes: npt.NDArray[np.float64], first: int, last: int, threads: int) -> None:
+        side = 2 * self.grid.radius_cells + 1
+        tile = _tile_side(self.grid.radius_cells, threads)
+        tiles = -(-side // tile)
+        walk = partial(
+            gridding.walk_tiles, axes, first, last, self._column_limit, float(self.grid.radius_cells), tile, tiles
+        )
+        counts = np.zeros(tiles * tiles, dtype=np.int64)
+        walk(counts, np.zeros((0, 3), np.int32), False)
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        segments = np.empty((bounds[-1], 3), dtype=np.int32)
+        walk(bounds[:-1].copy(), segments, True)
+
+        def run(slabs: Sequence[int]) -> None:
+            buffer = np.empty(
+                (tile + 2 * gridding.HALO + 1) ** 2 * (self.grid.radius_cells + 2) * 4 + 8, dtype=np.int32
+            )
+            scratch = np.empty((6, gridding.SEGMENT_LIMIT), dtype=np.float32)
+            offsets = np.empty(gridding.SEGMENT_LIMIT, dtype=np.int32)
+            for slab in slabs:
+                gridding.grid_slab(
+                    values, axes, segments, bounds, slab, tile, self._taps, buffer, scratch, offsets, self._row_start,
+                    self._sums,
+                )  # fmt: skip
+
+        if threads <= 1:
+            run(range(tiles))
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for parity in (0, 1):  # neighbouring slabs share their halo rows
+                list(pool.map(lambda slab: run([slab]), range(parity, tiles, 2)))
+
+
+def _column_limits(n: int, max_radius: int) -> npt.NDArray[np.int64]:
+    """How many columns of each row of the half transform lie within the radius, without Nyquist's row and column."""
+    ky = np.fft.fftfreq(n, 1 / n)
+    reach = np.floor(np.sqrt(np.maximum(max_radius**2 - ky**2, 0.0)) + 1e-9).astype(np.int64) + 1
+    inside = (np.abs(ky) <= max_radius) & (np.abs(ky) < n / 2)
+    return np.where(inside, np.minimum(reach, (n + 1) // 2), 0)
+
+
+def _tile_side(radius_cells: int, threads: int) -> int:
+    """Side of a tile whose cells (all x) fit the cache, with enough slabs for the threads."""
+    rows = int(np.sqrt(_TILE_BYTES / (16 * (radius_cells + 2))))
+    side = 2 * radius_cells + 1
+    return int(np.clip(min(rows - 3, side // (4 * threads) if threads > 1 else side), 8, 64))

@@ -1,0 +1,130 @@
+"""Amplitudes of a map: matched to a scattering curve (SPIDER's enhance), sharpened by a B factor, and the B factor
+itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nephila.errors import InputError
+from nephila.fourier import filter_shells, frequency_radius_3d, half_weights, irfftn, rfftn, shell_index_3d
+from nephila.kernels.shells import shell_products
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def rotational_power(volume: npt.ArrayLike, threads: int = 1) -> Float64:
+    """Mean |F|^2 of a volume over shells 0 to n // 2."""
+    data = _check(volume)
+    n = data.shape[0]
+    transform = rfftn(data, threads)
+    shells = n // 2 + 1
+    power = shell_products(transform, transform, shell_index_3d(n), half_weights(n), shells)[1]
+    counts = np.bincount(
+        shell_index_3d(n).ravel(), weights=np.broadcast_to(half_weights(n), transform.shape).ravel(), minlength=shells
+    )
+    return np.asarray(power / counts[:shells])
+
+
+def enhance_amplitudes(
+    volume: npt.ArrayLike,
+    frequency: npt.ArrayLike,
+    intensity: npt.ArrayLike,
+    pixel_size: float,
+    limit: float,
+    cosine_shells: float = 3.0,
+    normalise_at: float | None = None,
+) -> Float32:
+    """Give a map's rotationally averaged power the form of a small-angle scattering curve, up to a resolution.
+
+    The amplitude of shell s is multiplied by sqrt(I(s) / P(s)), I scaled to the map's power around `normalise_at`;
+    beyond `limit` the factor falls to zero over a cosine edge.
+
+    Args:
+        frequency: 1/A, increasing; intensity: scattering intensity there, positive. Interpolated on a logarithmic
+            scale; beyond the ends the end values hold.
+        limit: A, the resolution up to which the map is trusted.
+        normalise_at: A, where map and curve agree; three times the limit where it is None.
+
+    Raises:
+        InputError: a curve that is not increasing or not positive, or a limit beyond Nyquist.
+    """
+    data = _check(volume)
+    n = data.shape[0]
+    s, values = np.asarray(frequency, dtype=np.float64), np.asarray(intensity, dtype=np.float64)
+    if s.ndim != 1 or s.shape != values.shape or len(s) < 2 or not (np.diff(s) > 0).all():
+        raise InputError("scattering curve: frequencies (1/A) must increase, with one intensity each, two or more")
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise InputError("scattering curve: intensities must be positive numbers")
+    if limit < 2 * pixel_size * 0.999:
+        raise InputError(f"limit {limit} A is finer than Nyquist ({2 * pixel_size:g} A)")
+    shells = np.arange(n // 2 + 1)
+    k = shells / (n * pixel_size)
+    curve = np.exp(np.interp(k, s, np.log(values)))
+    power = rotational_power(data)
+    known = power > 1e-12 * power.max()
+    factor = np.zeros(len(shells))
+    factor[known] = np.sqrt(curve[known] / power[known])
+    middle = int(np.clip(np.rint(n * pixel_size / (normalise_at or 3.0 * limit)), 1, n // 2))
+    around = slice(max(1, middle - 1), middle + 2)
+    scale = float(np.sqrt((power[around] * known[around]).sum() / max(float(curve[around].sum()), 1e-300)))
+    factor *= scale
+    factor[0] = 1.0  # the mean density is not the curve's business
+    edge = n * pixel_size / limit
+    fall = np.clip((shells - edge) / max(cosine_shells, 1e-6), 0.0, 1.0)
+    return filter_shells(data, factor * (0.5 + 0.5 * np.cos(np.pi * fall)))
+
+
+def apply_b_factor(volume: npt.ArrayLike, b_factor: float, pixel_size: float, limit: float | None = None) -> Float32:
+    """Multiply amplitudes by exp(-B k^2 / 4); a negative B (A^2) sharpens. Beyond `limit` (A) nothing is left."""
+    data = _check(volume)
+    n = data.shape[0]
+    k = frequency_radius_3d(n) / (n * pixel_size)
+    reach = 1.0 / limit if limit else 0.5 / pixel_size * np.sqrt(3.0)
+    # the exponent stays at its value at the limit, so that a strongly negative B cannot overflow
+    factor = np.exp(-0.25 * b_factor * np.minimum(k, reach) ** 2)
+    if limit:
+        factor = factor * (0.5 + 0.5 * np.cos(np.pi * np.clip((k - reach) * n * pixel_size / 3.0, 0.0, 1.0)))
+    return irfftn(rfftn(data) * factor.astype(np.float32), n)
+
+
+def estimate_b_factor(
+    volume: npt.ArrayLike, pixel_size: float, limit: float, start: float = 10.0, fsc: npt.ArrayLike | None = None
+) -> tuple[float, float]:
+    """B factor from a Guinier plot: the slope of ln <|F|> against k^2 between `start` and `limit` (A) is -B / 4.
+
+    Args:
+        fsc: of the half maps; amplitudes are then weighted by C_ref = sqrt(2 F / (1 + F)) first (Rosenthal &
+            Henderson).
+
+    Returns:
+        (B in A^2, positive for a map that fades; the fit's coefficient of correlation). Sharpen with
+        `apply_b_factor(-B)`.
+
+    Raises:
+        InputError: fewer than 3 shells between the limits.
+    """
+    data = _check(volume)
+    n = data.shape[0]
+    shells = np.arange(n // 2 + 1)
+    k2 = (shells / (n * pixel_size)) ** 2
+    amplitude = np.sqrt(rotational_power(data))
+    if fsc is not None:
+        curve = np.clip(np.asarray(fsc, dtype=np.float64), 0.0, 1.0)
+        amplitude = amplitude * np.sqrt(2 * curve / (1 + curve))
+    used = (k2 >= start**-2.0) & (k2 <= limit**-2.0) & (amplitude > 0) & (shells > 0)
+    if np.count_nonzero(used) < 3:
+        raise InputError(
+            f"B factor: fewer than 3 shells between {start:g} A and {limit:g} A; give a coarser start or leave it out"
+        )
+    slope, _ = np.polyfit(k2[used], np.log(amplitude[used]), 1)
+    correlation = float(np.corrcoef(k2[used], np.log(amplitude[used]))[0, 1])
+    return float(-4.0 * slope), correlation
+
+
+def _check(volume: npt.ArrayLike) -> Float32:
+    data = np.asarray(volume, dtype=np.float32)
+    if data.ndim != 3 or len(set(data.shape)) != 1 or not np.isfinite(data).all():
+        raise InputError(f"a cubic volume of finite values is needed, this one has the shape {data.shape}")
+    return data
