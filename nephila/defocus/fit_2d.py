@@ -1,0 +1,226 @@
+"""Defocus, astigmatism and phase shift of a micrograph from its two-dimensional spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nephila.ctf import Optics
+from nephila.defocus.model import RingData, RingFit, RingModel, smooth_level, taper_shift
+from nephila.defocus.profile import directional_anisotropy, ring_profile, rings_explained
+from nephila.defocus.search import Candidate, search
+from nephila.defocus.settings import DefocusFit, DefocusSettings, RingProfile, RingStrength, failed_fit
+from nephila.errors import InputError
+from nephila.spectra import MicrographSpectrum, SpectrumSettings, tile_spectra
+
+Float64 = npt.NDArray[np.float64]
+
+_FREQUENCY_CORRELATION = 35.0 / 18.0
+_FIRST_ROUNDS = 6  # enough to rank the candidates; the best is then fitted to the end
+_SHARED_STRENGTH = 0.7  # noise scores lower by that where the rings' strength is given
+_WORTH_REFINING = 0.2  # candidates below this share of the best score are left as the search found them
+
+
+def fit_micrograph(
+    image: npt.ArrayLike,
+    pixel_size: float,
+    optics: Optics,
+    spectrum_settings: SpectrumSettings | None = None,
+    settings: DefocusSettings | None = None,
+) -> tuple[MicrographSpectrum | None, DefocusFit]:
+    """Spectrum and CTF of a micrograph [ny, nx]; what is wrong with the image becomes the fit's reason, not an exception."""
+    try:
+        spectrum = tile_spectra(image, pixel_size, spectrum_settings)
+    except InputError as error:
+        return None, failed_fit(str(error))
+    return spectrum, fit_defocus(spectrum, optics, settings)
+
+
+def fit_defocus(
+    spectrum: MicrographSpectrum,
+    optics: Optics,
+    settings: DefocusSettings | None = None,
+    strength: RingStrength | None = None,
+) -> DefocusFit:
+    """Fit the CTF to a spectrum: exhaustive search, then maximum likelihood (model in `nephila.defocus.model`).
+
+    strength: what `pool_strength` found in a first pass over the data set; it steadies the fit where rings are weak.
+    Never raises for what the data are like: `failed` and `reason` tell.
+    """
+    settings = settings or DefocusSettings()
+    if spectrum.problem is not None:
+        return failed_fit(spectrum.problem)
+    data = ring_data(spectrum, settings)
+    if isinstance(data, str):
+        return failed_fit(data)
+    starts, elsewhere = search(data, optics, settings, strength)
+    if not starts:
+        return failed_fit("no rings: the spectrum is smooth")
+    worth = [c for c in elsewhere if c.score > _WORTH_REFINING * starts[0].score]
+    fits = refine_candidates(data, optics, settings, starts + worth, strength)
+    best_score, model, best = fits[0]
+    gap, runner_up = _gap(fits, [c for c in elsewhere if c not in worth], settings)
+    least = settings.min_score * (1.0 if strength is None else _SHARED_STRENGTH)
+    if best_score < least:
+        return failed_fit(f"no rings: score {best_score:.0f} below {least:.0f}", best_score, gap)
+    model.shift = taper_shift(data, best, optics)
+    best = model.fit((best.defocus, best.a_cos, best.a_sin, best.phase), settings.astigmatism, settings.phase_shift)
+    profile = ring_profile(data, best, optics)
+    resolution, merit = rings_explained(profile)
+    covariance = geometry_covariance(spectrum, data, model, best)
+    return _result(data, best, covariance, settings, profile, resolution, merit, best_score, gap, runner_up, optics)
+
+
+def pool_strength(fits: Sequence[DefocusFit], min_gap: float = 30.0) -> RingStrength | None:
+    """Envelope over background, median over the fits beyond doubt (gap at least `min_gap`); None for fewer than three."""
+    profiles = [f.profile for f in fits if not f.failed and f.profile is not None and f.gap >= min_gap]
+    if len(profiles) < 3:
+        return None
+    frequency = profiles[0].frequency
+    ratios = [np.interp(frequency, p.frequency, p.envelope / np.maximum(p.background, 1e-30)) for p in profiles]
+    mean = np.median(ratios, axis=0)
+    return RingStrength(frequency, np.maximum(mean, 1e-3 * float(mean.max())))
+
+
+def ring_data(spectrum: MicrographSpectrum, settings: DefocusSettings) -> RingData | str:
+    """The spectrum's bins inside the fitted range, divided by a smooth level; a text where the range holds too little."""
+    length = spectrum.tile_px * spectrum.pixel_size
+    nyquist = 0.5 / spectrum.pixel_size
+    s_low, s_high = 1 / settings.resolution_low, min(1 / settings.resolution_high, 0.95 * nyquist)
+    first, last = max(4, int(np.ceil(s_low * length))), int(s_high * length)
+    if last - first < 16:
+        return (
+            f"too few rings can be seen: {1 / s_low:.0f} to {1 / s_high:.1f} A holds {max(0, last - first)} Fourier pixels "
+            "(is the pixel size right?)"
+        )
+    chosen = np.arange(first, min(last + 1, spectrum.samples.shape[1]))
+    counts = spectrum.samples[:, chosen]
+    mean = spectrum.sector_mean[:, chosen]
+    rotational = (mean * counts).sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
+    if not np.all(rotational > 0):
+        return "the spectrum is empty at some radii: the micrograph was filtered, or has no contrast"
+    level = smooth_level(chosen / length, rotational, counts.sum(axis=0))
+    sector, column = np.nonzero((counts > 0) & (mean > 0))
+    radius = chosen[column]
+    share = spectrum.effective_samples[sector, radius]
+    return RingData(
+        power=mean[sector, column] / level[column],
+        level=level[column],
+        samples=share,
+        s=np.sqrt(spectrum.k2[sector, radius]),
+        k2=spectrum.k2[sector, radius],
+        cos2=spectrum.cos2[sector, radius],
+        sin2=spectrum.sin2[sector, radius],
+        radius=radius,
+        sector=sector,
+        tile_length=length,
+        s_range=(first / length, (chosen[-1] + 0.5) / length),
+        sectors=len(counts),
+    )
+
+
+def refine_candidates(
+    data: RingData,
+    optics: Optics,
+    settings: DefocusSettings,
+    candidates: list[Candidate],
+    strength: RingStrength | None = None,
+) -> list[tuple[float, RingModel, RingFit]]:
+    """Each candidate's maximum of the likelihood with its score, best first; solutions out of range come last with score 0."""
+    model = RingModel(data, optics, strength)
+    fits: list[tuple[float, RingModel, RingFit]] = []
+    for candidate in candidates:
+        start = (candidate.defocus, candidate.a_cos, candidate.a_sin, candidate.phase)
+        fit = model.fit(start, settings.astigmatism and data.sectors > 0, settings.phase_shift, _FIRST_ROUNDS)
+        score = model.null_deviance() - fit.deviance
+        margin = settings.gap_distance
+        inside = settings.defocus_min - margin <= fit.defocus <= settings.defocus_max + margin
+        fits.append((score if inside else 0.0, model, fit))
+    fits.sort(key=lambda item: -item[0])
+    return fits
+
+
+def _gap(
+    fits: list[tuple[float, RingModel, RingFit]], unrefined: list[Candidate], settings: DefocusSettings
+) -> tuple[float, float]:
+    """Score of the best fit less that of the best solution elsewhere, and where (A) that is."""
+    score, _, best = fits[0]
+    others = [(s, f.defocus) for s, _, f in fits[1:]]
+    others += [(c.score, c.defocus) for c in unrefined]
+    elsewhere = [o for o in others if abs(o[1] - best.defocus) > settings.gap_distance]
+    return (score - max(elsewhere)[0], max(elsewhere)[1]) if elsewhere else (score, float("nan"))
+
+
+def geometry_covariance(spectrum: MicrographSpectrum, data: RingData, model: RingModel, fit: RingFit) -> Float64:
+    """Covariance of the free geometric parameters: that of the scatter between tiles, variances averaged with Fisher's.
+
+    The scatter is the bootstrap over tiles to first order: each tile's pull on the parameters, H^-1 sum_t g_t g_t^T H^-1.
+    """
+    scaled = fit.jacobian * np.sqrt(fit.weights)
+    matrix = scaled @ scaled.T
+    matrix[np.diag_indices_from(matrix)] *= 1 + 1e-9
+    last = np.arange(len(matrix) - len(fit.precision), len(matrix))
+    matrix[last, last] += fit.precision
+    inverse = np.linalg.inv(matrix)
+    fisher = inverse[-fit.free :, -fit.free :]
+    tiles = spectrum.tiles
+    if tiles < 6:
+        return np.asarray(fisher)
+    values = spectrum.sector_tiles[:, data.sector, data.radius] / data.level
+    lever = inverse[-fit.free :] @ (fit.jacobian * fit.weights) / tiles
+    pulls = (values - values.mean(axis=0)) @ lever.T
+    counted = float(spectrum.effective_samples.sum() / spectrum.samples.sum()) * _FREQUENCY_CORRELATION**2
+    scatter = pulls.T @ pulls * (tiles / (tiles - 1)) * (tiles / counted)
+    # a few tiles tell a variance poorly; what counting predicts steadies it
+    ratio = np.sqrt(0.5 * (1 + np.diag(fisher) / np.maximum(np.diag(scatter), 1e-300)))
+    return np.asarray(scatter * ratio[:, None] * ratio[None, :])
+
+
+def _result(
+    data: RingData,
+    fit: RingFit,
+    covariance: Float64,
+    settings: DefocusSettings,
+    profile: RingProfile,
+    resolution: float,
+    merit: float,
+    score: float,
+    gap: float,
+    runner_up: float,
+    optics: Optics,
+) -> DefocusFit:
+    half = float(np.hypot(fit.a_cos, fit.a_sin))
+    angle = 0.5 * float(np.degrees(np.arctan2(fit.a_sin, fit.a_cos)))
+    error_u = error_v = float(np.sqrt(covariance[0, 0]))
+    angle_error = phase_error = 0.0
+    if settings.astigmatism and data.sectors:
+        unit = np.array([fit.a_cos, fit.a_sin]) / half if half > 0 else np.array([1.0, 0.0])
+        along_u, along_v = np.array([1.0, *unit]), np.array([1.0, *-unit])
+        error_u = float(np.sqrt(along_u @ covariance[:3, :3] @ along_u))
+        error_v = float(np.sqrt(along_v @ covariance[:3, :3] @ along_v))
+        across = np.array([-unit[1], unit[0]])
+        turn = np.sqrt(across @ covariance[1:3, 1:3] @ across) / max(2 * half, 1e-9)
+        angle_error = float(min(np.degrees(turn), 52.0))  # 52 degrees: any angle
+    if settings.phase_shift:
+        phase_error = float(np.degrees(np.sqrt(covariance[-1, -1])))
+    return DefocusFit(
+        defocus_u=fit.defocus + half,
+        defocus_v=fit.defocus - half,
+        angle_deg=(angle + 90) % 180 - 90,
+        phase_shift_deg=(optics.phase_shift_deg + float(np.degrees(fit.phase))) % 180,
+        defocus_u_error=error_u,
+        defocus_v_error=error_v,
+        angle_error=angle_error,
+        phase_shift_error=phase_error,
+        mean_error=float(np.sqrt(covariance[0, 0])),
+        figure_of_merit=merit,
+        resolution=resolution,
+        score=score,
+        gap=gap,
+        runner_up=runner_up,
+        anisotropy=directional_anisotropy(data, fit),
+        profile=profile,
+        optics=optics,
+    )

@@ -1,0 +1,93 @@
+"""Screening: each reason appears when, and only when, there is cause."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from noise_micrographs import STRONG, TITAN, WEAK, noise_micrograph
+
+from nephila.defocus import ScreeningSettings, fit_micrograph, micrograph_table, screen_micrograph
+from nephila.defocus.screening import ice_ring
+from nephila.errors import InputError
+from nephila.spectra import tile_spectra
+
+
+@pytest.fixture(scope="module")
+def good():
+    image = noise_micrograph((1536, 1536), 1.5, TITAN, 20200, 19800, 30, seed=1, **STRONG)
+    return fit_micrograph(image, 1.5, TITAN)
+
+
+def test_a_good_micrograph_is_kept_for_reason_none(good):
+    result = screen_micrograph(*good)
+    assert result.keep and result.reason == "none"
+    assert result.ice == pytest.approx(1, abs=0.15)
+
+
+def test_weak_rings_are_no_reason_to_drop():
+    image = noise_micrograph((2048, 2048), 2.0, TITAN, 15100, 14900, 0, seed=4, **WEAK)
+    assert screen_micrograph(*fit_micrograph(image, 2.0, TITAN)).keep
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gap": 3.0, "runner_up": 9000.0}, "9000 A"),
+        ({"resolution": 14.0}, "rings only to 14.0 A"),
+        ({"mean_error": 900.0}, "uncertain"),
+        ({"defocus_u": 25000.0, "defocus_v": 20000.0}, "astigmatism 5000"),
+        ({"anisotropy": 9.0}, "drift"),
+        ({"defocus_u": 60000.0, "defocus_v": 60000.0}, "above 50000"),
+        ({"defocus_u": 3000.0, "defocus_v": 3000.0}, "below 5000"),
+    ],
+)
+def test_each_doubt_has_its_words(good, change, words):
+    spectrum, fit = good
+    settings = ScreeningSettings(defocus_min=5000, defocus_max=50000)
+    result = screen_micrograph(spectrum, dataclasses.replace(fit, **change), settings)
+    assert not result.keep and words in result.reason
+    off = ScreeningSettings(*([0.0] * len(dataclasses.fields(ScreeningSettings))))
+    assert screen_micrograph(spectrum, dataclasses.replace(fit, **change), off).keep
+
+
+def test_drift_is_seen_as_rings_that_fade_in_one_direction(good):
+    image = noise_micrograph((1536, 1536), 1.5, TITAN, 20200, 19800, 30, seed=1, drift=12.0, **STRONG)
+    _, fit = fit_micrograph(image, 1.5, TITAN)
+    assert fit.anisotropy > 2 > 1.3 > good[1].anisotropy
+    assert abs(fit.defocus - 20000) < 3.5 * fit.mean_error < 1000
+
+
+def test_ice_ring_is_measured():
+    rng = np.random.default_rng(0)
+    k = np.hypot(np.fft.fftfreq(1024, 1.2)[:, None], np.fft.rfftfreq(1024, 1.2)[None, :])
+    ft = np.fft.rfft2(rng.standard_normal((1024, 1024)))
+    icy = np.fft.irfft2(ft * np.sqrt(1 + 1.5 * np.exp(-(((k - 1 / 3.7) / 0.004) ** 2))))
+    assert ice_ring(tile_spectra(icy, 1.2)) > 1.7
+    assert ice_ring(tile_spectra(np.fft.irfft2(ft), 1.2)) == pytest.approx(1, abs=0.12)
+    assert np.isnan(ice_ring(tile_spectra(icy, 2.0)))
+
+
+def test_contamination_and_failure_are_named():
+    image = noise_micrograph((1536, 1536), 1.5, TITAN, 20200, 19800, 30, seed=2, **STRONG)
+    image[:, :600] -= 2 * image.std()
+    spectrum, fit = fit_micrograph(image, 1.5, TITAN)
+    result = screen_micrograph(spectrum, fit)
+    assert not result.keep and "contamination" in result.reason
+    spectrum, fit = fit_micrograph(np.ones((512, 512)), 1.5, TITAN)
+    failed = screen_micrograph(spectrum, fit)
+    assert not failed.keep and "constant" in failed.reason
+    tiny = screen_micrograph(*fit_micrograph(np.ones((8, 8)), 1.5, TITAN))
+    assert not tiny.keep and "8 x 8" in tiny.reason
+
+
+def test_the_table_has_a_row_for_each_micrograph(good):
+    failed = fit_micrograph(np.ones((512, 512)), 1.5, TITAN)
+    pairs = [good, failed]
+    table = micrograph_table(["a.mrc", "b.mrc"], [f for _, f in pairs], [screen_micrograph(s, f) for s, f in pairs])
+    assert list(table.nphKeep) == [1, 0] and table.nphReason[0] == "none" and "constant" in table.nphReason[1]
+    assert table.rlnDefocusU[0] == pytest.approx(20200, abs=100) and table.rlnDefocusU[1] == 0
+    assert not table.isna().any().any()
+    with pytest.raises(InputError, match="one of each"):
+        micrograph_table(["a"], [], [])
