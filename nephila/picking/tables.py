@@ -1,0 +1,138 @@
+"""Picks as tables: numbered candidates, the kept coordinates, counts by micrograph, coordinates of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nephila.ctf import Optics
+from nephila.errors import InputError
+from nephila.job import Progress, logger
+from nephila.micrograph_input import file_coordinates, read_input
+from nephila.picking.blob import pick_blobs
+from nephila.picking.choose import candidates_table
+from nephila.picking.local_correlation import pick_by_templates
+from nephila.picking.peaks import Picks
+from nephila.picking.settings import BlobSettings, ChoiceSettings, PeakSettings, TemplateSettings
+from nephila.picking.templates import TemplateSet
+
+Picker = Callable[[Any, float, tuple[float, float, float] | None], Picks]
+
+
+def peak_settings(picking: dict[str, Any], diameter: float, box_size: float) -> PeakSettings:
+    """Which maxima are candidates, from the section `picking`; box_size and diameter in A."""
+    return PeakSettings(min_distance=picking["min_distance"], edge=picking["border"] * box_size / diameter)
+
+
+def choice_settings(picking: dict[str, Any]) -> ChoiceSettings:
+    """Which candidates are kept, from the section `picking`."""
+    return ChoiceSettings(threshold=picking["threshold"], at_most=picking["at_most"])
+
+
+def blob_picker(picking: dict[str, Any], diameter: float, box_size: float, optics: Optics) -> Picker:
+    """A function that picks blobs of the particle's diameter in an image."""
+    settings = BlobSettings(peaks=peak_settings(picking, diameter, box_size))
+    return lambda image, pixel_size, ctf: pick_blobs(image, pixel_size, diameter, settings, ctf, optics)
+
+
+def template_picker(
+    picking: dict[str, Any],
+    reference: tuple[Any, float],
+    diameter: float,
+    box_size: float,
+    symmetry: Any,
+    optics: Optics,
+) -> Picker:
+    """A function that picks by projections of the reference (volume, pixel size)."""
+    settings = TemplateSettings(
+        views=picking["views"],
+        in_plane_deg=picking["in_plane_step_deg"],
+        peaks=peak_settings(picking, diameter, box_size),
+    )
+    templates = TemplateSet.from_volume(*reference, diameter, settings, symmetry)
+    return lambda image, pixel_size, ctf: pick_by_templates(image, pixel_size, templates, ctf, optics)
+
+
+def pick_batch(
+    names: Sequence[str], defocus: pd.DataFrame, picker: Picker, input_settings: dict[str, Any]
+) -> pd.DataFrame:
+    """Candidates of a batch of micrographs, numbered by falling score; coordinates in px of the files.
+
+    A micrograph that cannot be read or searched gives no candidates; its reason goes to the log and stands in the table of CTFs.
+    """
+    columns = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
+    defoci = dict(zip(defocus["rlnMicrographName"], defocus[columns].to_numpy(dtype=np.float64), strict=True))
+    picks: dict[str, Picks] = {}
+    progress = Progress(len(names), "micrographs picked")
+    for name in names:
+        u, v, angle = (float(value) for value in defoci[name])
+        values = (u, v, angle) if u > 0 else None
+        try:
+            micrograph = read_input(name, input_settings)
+            picks[name] = picker(micrograph.image, micrograph.pixel_size, values)
+        except InputError as error:
+            logger.warning("%s: no picks: %s", name, error)
+            picks[name] = Picks()
+        progress.step()
+    table = candidates_table(picks)
+    for axis in "XY":
+        column = f"rlnCoordinate{axis}"
+        table[column] = np.round(file_coordinates(table[column].astype(float), input_settings), 2)
+    return number_particles(table)
+
+
+def number_particles(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with nphParticleNumber, 1, 2 … within each micrograph in the order of rows."""
+    numbers = table.groupby("rlnMicrographName", sort=False).cumcount() + 1
+    return table.assign(nphParticleNumber=numbers.astype(np.int64))
+
+
+def given_coordinates(table: pd.DataFrame, names: Sequence[str], source: str) -> pd.DataFrame:
+    """Coordinates of another program as picks, matched to the project's micrographs by file name.
+
+    Raises
+    ------
+    InputError
+        A micrograph that the project does not have, or two of the project's that share a file name.
+    """
+    by_base: dict[str, str] = {}
+    for name in names:
+        base = _base(name)
+        if base in by_base:
+            raise InputError(
+                f"{source}: micrographs {by_base[base]} and {name} share a file name; coordinates cannot be told apart"
+            )
+        by_base[base] = name
+    found: list[str] = []
+    for row, name in enumerate(table["rlnMicrographName"].astype(str), 1):
+        if _base(name) not in by_base:
+            raise InputError(
+                f"{source}: row {row}: micrograph {name} is not among the {len(names)} of this project (input.micrographs)"
+            )
+        found.append(by_base[_base(name)])
+    out = table.assign(rlnMicrographName=pd.Series(found, index=table.index, dtype=object))
+    if "rlnAutopickFigureOfMerit" not in out:
+        out["rlnAutopickFigureOfMerit"] = 0.0
+    order = {name: i for i, name in enumerate(names)}
+    out = out.sort_values("rlnMicrographName", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    return number_particles(out).assign(nphProbability=1.0, nphKeep=1, nphReason="none")
+
+
+def count_picks(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Picks by micrograph, in the order of `names`: rlnMicrographName, nphCandidates, nphPicked."""
+    candidates = table.groupby("rlnMicrographName").size()
+    kept = table[table["nphKeep"] == 1].groupby("rlnMicrographName").size()
+    return pd.DataFrame(
+        {
+            "rlnMicrographName": list(names),
+            "nphCandidates": [int(candidates.get(name, 0)) for name in names],
+            "nphPicked": [int(kept.get(name, 0)) for name in names],
+        }
+    )
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
