@@ -1,0 +1,1 @@
+"""Simulated data with known truth: a molecule, its micrographs, and a project folder that is ready to run."""
