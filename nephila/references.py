@@ -1,0 +1,75 @@
+"""The starting volume: brought to the project's sampling, low-passed, projected."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nephila.errors import InputError
+from nephila.fourier import butterworth, lowpass
+from nephila.geometry import euler_matrix, quasi_even_directions
+from nephila.projection import FourierProjector
+from nephila.resize import resize_volume
+
+Float32 = npt.NDArray[np.float32]
+
+
+def fit_reference(
+    volume: Float32, pixel_size: float, wanted_pixel_size: float, box: int, diameter: float, source: str
+) -> tuple[Float32, float]:
+    """A volume at the project's pixel size and box, and the pixel size that it really has.
+
+    Raises
+    ------
+    InputError
+        The volume is smaller than the particle, flat, or its protein is dark (`source` names the file).
+    """
+    extent = len(volume) * pixel_size
+    if extent < diameter:
+        raise InputError(
+            f"{source}: {len(volume)} px of {pixel_size:g} A are {extent:.0f} A, less than particle.diameter ({diameter:g} A); "
+            "correct the diameter, the header's pixel size or reference.pixel_size"
+        )
+    if float(volume.std()) == 0:
+        raise InputError(f"{source}: every voxel is {float(volume.flat[0]):g}; give a volume with density")
+    if extent > 20 * diameter:
+        raise InputError(
+            f"{source}: the volume is {extent:.0f} A wide for a particle of {diameter:g} A; its pixel size ({pixel_size:g} A) is "
+            "probably wrong: set reference.pixel_size"
+        )
+    if pixel_size == wanted_pixel_size and len(volume) == box:
+        return volume, pixel_size
+    return resize_volume(volume, pixel_size, wanted_pixel_size, box)
+
+
+def filter_reference(volume: Float32, pixel_size: float, resolution: float) -> Float32:
+    """Low-pass at `resolution` (A), never beyond Nyquist."""
+    return lowpass(volume, pixel_size, max(resolution, 2 * pixel_size))
+
+
+def reference_views(volume: Float32, step_deg: float) -> tuple[pd.DataFrame, Float32]:
+    """Quasi-even views of half the sphere and the volume's projections there.
+
+    Returns the table (nphView from 1, rlnAngleRot, rlnAngleTilt, rlnAnglePsi) and projections float32 [views, n, n].
+    """
+    directions = quasi_even_directions(step_deg)
+    table = pd.DataFrame(
+        {
+            "nphView": np.arange(1, len(directions) + 1),
+            "rlnAngleRot": directions[:, 0],
+            "rlnAngleTilt": directions[:, 1],
+            "rlnAnglePsi": 0.0,
+        }
+    )
+    matrices = euler_matrix(directions[:, 0], directions[:, 1], 0.0)
+    return table, FourierProjector.from_volume(volume).project(matrices)
+
+
+def filter_at_resolution(volume: Float32, pixel_size: float, resolution: float, width: float = 0.05) -> Float32:
+    """SPIDER's `filt`: Butterworth with its bands `width` (of sampling) below and above the resolution's frequency.
+
+    A resolution (A) of 0 means that none was measured: 40 A is used.
+    """
+    frequency = pixel_size / (resolution or 40.0)
+    return butterworth(volume, max(frequency - width, 0.5 * frequency), min(frequency + width, 0.5))

@@ -1,0 +1,1 @@
+"""Refinement: schedule, alignment of chunks, merge of halves and groups, final volumes."""

@@ -1,0 +1,225 @@
+"""One chunk of one half in one iteration: align to the half's reference, measure the noise, backproject by group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nephila.alignment import AlignmentResult, AlignmentSettings, Poses, align_exhaustively, align_locally
+from nephila.backprojection import Backprojector
+from nephila.ctf import Optics
+from nephila.errors import InputError
+from nephila.fourier import centred_rfft2
+from nephila.job import Progress, logger
+from nephila.particle_images import ParticleImages
+from nephila.particle_sums import ctf_planes, pose_matrices, pose_shifts
+from nephila.plan import BLOCK, chunk_rows
+from nephila.projection import FourierProjector
+from nephila.refinement.model import Decision, RefinementModel
+from nephila.refinement.noise import NoiseSum, measure_noise
+from nephila.refinement.schedule import grid_radius, listed_decision
+from nephila.refinement.settings import IterationSettings
+from nephila.refinement.sums import ChunkSums
+from nephila.symmetry import point_group_matrices
+
+Float32 = npt.NDArray[np.float32]
+
+CANDIDATES = 6
+MARGINAL = 6
+LEAST_WEIGHT = 0.02
+"""Candidates of less posterior probability are left out of the sums."""
+
+
+def rows_of_chunk(particles: pd.DataFrame, half: int, chunk: int, chunks: int) -> pd.DataFrame:
+    """Rows of one half that belong to a chunk (from 1) of `chunks`, in the table's order."""
+    mine = particles[particles["rlnRandomSubset"] == half]
+    first, end = chunk_rows(chunk, chunks, len(mine))
+    return mine.iloc[first:end].reset_index(drop=True)
+
+
+def refine_chunk(
+    table: pd.DataFrame,
+    reference: Float32,
+    model: RefinementModel,
+    settings: IterationSettings,
+    optics: Optics,
+    threads: int = 1,
+) -> tuple[pd.DataFrame, ChunkSums]:
+    """Align the particles of a chunk and add them up.
+
+    Parameters
+    ----------
+    table : rows of one half, sorted by group, with last poses
+    reference : the half's reference, float32 [n, n, n], filtered and masked
+    model : what the last iteration left
+
+    Returns
+    -------
+    The table with new poses and correlations, and the sums by group with the noise.
+
+    Raises
+    ------
+    InputError
+        The reference's side is not the project's box, or images are of another size.
+    """
+    if reference.shape[0] != settings.box:
+        raise InputError(f"the reference has a side of {reference.shape[0]} px, the particles {settings.box}")
+    if not len(table):
+        return table, ChunkSums({}, NoiseSum.empty(settings.box))
+    decision = model.next if settings.schedule == "auto" else listed_decision(settings, model.next.band)
+    projector = FourierProjector.from_volume(reference, max_radius=decision.band)
+    images = ParticleImages(table)
+    logger.info("%s search, step %.1f degrees, band %d", decision.search, decision.angular_step_deg, decision.band)
+    # the transforms of n x n pixels of variance 1 have the power n^2: with these weights explained power is log likelihood
+    weights = 1.0 / (model.noise * settings.box**2)
+    result = align_table(table, images, projector, decision, weights, settings, optics, threads)
+    aligned = with_poses(table, result, settings.pixel_size)
+    insertions = weighted_poses(aligned, result, settings.pixel_size)
+    sums = sum_chunk(aligned, images, projector, decision.band, model.noise, settings, optics, threads, insertions)
+    return aligned, sums
+
+
+def align_table(
+    table: pd.DataFrame,
+    images: ParticleImages,
+    projector: FourierProjector,
+    decision: Decision,
+    noise: npt.NDArray[np.float64],
+    settings: IterationSettings,
+    optics: Optics,
+    threads: int,
+) -> AlignmentResult:
+    """Poses of a table's particles against a reference, searched as `decision` says.
+
+    `noise`: weights by shell, 1 / power of the images' transforms, so that a match squared is a log likelihood.
+    """
+    pixel_size = settings.pixel_size
+
+    def planes(first: int, last: int) -> Float32:
+        return ctf_planes(table.iloc[first:last], settings.box, pixel_size, optics, settings.ctf)
+
+    exhaustive = decision.search == "exhaustive"
+    options = AlignmentSettings(
+        search=settings.search,
+        angular_step_deg=decision.angular_step_deg,
+        in_plane_step_deg=decision.angular_step_deg,
+        shift_range_px=decision.shift_range / pixel_size,
+        coarse_band=min(coarse_band(decision.angular_step_deg), decision.band),
+        candidates=CANDIDATES,
+        final_band=decision.band,
+        range_deg=None if exhaustive else decision.search_range_deg,
+        symmetry=point_group_matrices(settings.symmetry),
+        marginal=MARGINAL if exhaustive and settings.search == "continuous" else 0,
+    )
+    shifts = pose_shifts(table, pixel_size)
+    prior = Poses(*(table[name].to_numpy() for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")), *shifts.T)
+    counter = Progress(len(table), "aligned")
+    common: dict[str, Any] = {
+        "weights_by_shell": noise,
+        "threads": threads,
+        "progress": lambda done: counter.step(done - counter.done),
+    }
+    if exhaustive:
+        return align_exhaustively(images, projector, planes, options, prior, **common)
+    return align_locally(images, projector, planes, prior, options, **common)
+
+
+def coarse_band(step_deg: float) -> int:
+    """Finest shell of the search over a grid of this step: neighbours 15 degrees apart still correlate to shell 8, 10 to 10."""
+    return 8 if step_deg > 12 else 10
+
+
+def with_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) -> pd.DataFrame:
+    """The table with the poses of an alignment: angles in degrees, origins in A, rounded to what the STAR file keeps."""
+    columns = {
+        "rlnAngleRot": np.round(result.poses.rot, 4),
+        "rlnAngleTilt": np.round(result.poses.tilt, 4),
+        "rlnAnglePsi": np.round(result.poses.psi, 4),
+        "rlnOriginXAngst": np.round(result.poses.shift_x * pixel_size, 4),
+        "rlnOriginYAngst": np.round(result.poses.shift_y * pixel_size, 4),
+        "nphCorrelation": np.round(result.correlation, 6),
+    }
+    return table.assign(**columns)
+
+
+@dataclass(frozen=True)
+class WeightedPoses:
+    """Poses in which particles enter the sums: matrices [m, k, 3, 3], shifts [m, k, 2] in px, weights [m, k] that add up to 1."""
+
+    matrices: npt.NDArray[np.float64]
+    shifts: npt.NDArray[np.float64]
+    weights: Float32
+
+    @classmethod
+    def single(cls, table: pd.DataFrame, pixel_size: float) -> WeightedPoses:
+        """The table's poses alone."""
+        weights = np.ones((len(table), 1), dtype=np.float32)
+        return cls(pose_matrices(table)[:, None], pose_shifts(table, pixel_size)[:, None], weights)
+
+
+def weighted_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) -> WeightedPoses:
+    """The candidates of an alignment by their posterior probability, or the table's poses where it kept only the best.
+
+    A particle of which several poses are nearly as likely then blurs itself instead of adding a wrong view with full weight.
+    """
+    best = WeightedPoses.single(table, pixel_size)
+    if result.candidates is None or result.candidate_weights is None:
+        return best
+    weights = np.where(result.candidate_weights >= LEAST_WEIGHT, result.candidate_weights, 0.0)
+    weights[:, 0] = np.where(weights.sum(axis=1) > 0, weights[:, 0], 1.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    m, k = weights.shape
+    matrices = result.candidates.matrices.reshape(m, k, 3, 3)
+    shifts = result.candidates.shifts.reshape(m, k, 2)
+    matrices[:, 0], shifts[:, 0] = best.matrices[:, 0], best.shifts[:, 0]
+    return WeightedPoses(matrices, shifts, weights.astype(np.float32))
+
+
+def sum_chunk(
+    table: pd.DataFrame,
+    images: ParticleImages,
+    projector: FourierProjector,
+    band: int,
+    noise: npt.NDArray[np.float64],
+    settings: IterationSettings,
+    optics: Optics,
+    threads: int,
+    insertions: WeightedPoses | None = None,
+) -> ChunkSums:
+    """Noise against the reference in the table's poses, and gridded sums by defocus group in weighted ones (none: the table's)."""
+    poses = insertions or WeightedPoses.single(table, settings.pixel_size)
+    n, pixel_size = settings.box, settings.pixel_size
+    radius = grid_radius(band, n)
+    weights = 1.0 / noise
+    matrices, shifts = pose_matrices(table), pose_shifts(table, pixel_size)
+    groups = table["nphDefocusGroup"].to_numpy()
+    total = NoiseSum.empty(n)
+    backprojectors: dict[int, Backprojector] = {}
+    progress = Progress(len(table), "backprojected")
+    for first in range(0, len(table), BLOCK):
+        end = min(first + BLOCK, len(table))
+        cuts = first + np.flatnonzero(np.diff(groups[first:end])) + 1
+        for a, b in zip([first, *cuts], [*cuts, end], strict=True):
+            transforms = centred_rfft2(images[a:b])
+            planes = ctf_planes(table.iloc[a:b], n, pixel_size, optics, settings.ctf)
+            slices = projector.slices(matrices[a:b], band)
+            total.add(measure_noise(transforms, slices, planes, shifts[a:b], band))
+            group = int(groups[a])
+            if group not in backprojectors:
+                backprojectors[group] = Backprojector(n, max_radius=radius)
+            rows, which = np.nonzero(poses.weights[a:b])
+            backprojectors[group].insert(
+                transforms[rows],
+                poses.matrices[a + rows, which],
+                planes if len(planes) == 1 else planes[rows],
+                poses.weights[a + rows, which],
+                weights,
+                poses.shifts[a + rows, which],
+                threads,
+            )
+        progress.step(end - first)
+    return ChunkSums({number: b.partial_sum() for number, b in backprojectors.items()}, total)

@@ -1,0 +1,86 @@
+"""The final volumes: half maps without a filter, the map, the filtered map, their FSC, and the particle table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nephila.errors import InputError
+from nephila.first_reconstruction import solve
+from nephila.fourier import filter_shells
+from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation
+from nephila.job import logger
+from nephila.partial_sum import PartialSum
+from nephila.refinement.merge import STABILISER, load_mask, monotone_tail
+from nephila.refinement.settings import IterationSettings
+from nephila.refinement.sums import ChunkSums, whole
+from nephila.sharpening import apply_b_factor
+
+Float32 = npt.NDArray[np.float32]
+
+RELION_COLUMNS = (
+    "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi",
+    "rlnOriginXAngst", "rlnOriginYAngst", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift",
+    "rlnCtfFigureOfMerit", "rlnCtfMaxResolution", "rlnImageName", "rlnMicrographName", "rlnOpticsGroup", "rlnRandomSubset",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FinalVolumes:
+    """half1, half2: without filter; map: of all particles, without filter; filtered: by its FSC, and sharpened where asked."""
+
+    half1: Float32
+    half2: Float32
+    map: Float32
+    filtered: Float32
+    mask: Float32
+    fsc: MaskedFsc
+
+
+def final_volumes(
+    sums: tuple[ChunkSums, ChunkSums],
+    settings: IterationSettings,
+    method: str,
+    b_factor: float | None,
+    threads: int = 1,
+) -> FinalVolumes:
+    """Solve for the final volumes.
+
+    Parameters
+    ----------
+    sums : of half 1 and half 2, to Nyquist
+    method : "direct" or "conjugate_gradients"
+    b_factor : A^2, negative sharpens; None for none
+    """
+    parts: list[PartialSum] = []
+    for half, chunk_sums in enumerate(sums, 1):
+        part = whole(chunk_sums.groups)
+        if part is None or part.particles == 0:
+            raise InputError(f"half-set {half} has no particles; loosen the thresholds or add data")
+        parts.append(part)
+    regulariser = 1.0 / settings.snr if settings.snr else STABILISER
+    half1, half2 = (solve(part, method, settings.symmetry, regulariser, threads) for part in parts)
+    total = parts[0].copy().add(parts[1])
+    volume = solve(total, method, settings.symmetry, regulariser, threads)
+    mask = load_mask(settings)
+    curves = masked_fsc(half1, half2, mask, settings.seed, threads=threads)
+    if curves.mask_makes_resolution():
+        logger.warning("the mask itself correlates the half maps: give it a softer or wider edge")
+    fsc = np.clip(monotone_tail(curves.corrected), 0.0, 1.0)
+    fsc[0] = 1.0
+    filtered = filter_shells(volume, reference_correlation(fsc))
+    if b_factor is not None:
+        filtered = apply_b_factor(filtered, b_factor, settings.pixel_size)
+    return FinalVolumes(half1, half2, volume, filtered, mask, curves)
+
+
+def final_particles(chunks: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All particles, RELION's columns first, in the order of micrographs and particle numbers."""
+    table = pd.concat(chunks, ignore_index=True)
+    table = table.sort_values(["rlnMicrographName", "nphParticleNumber"], kind="stable", ignore_index=True)
+    first = [name for name in RELION_COLUMNS if name in table]
+    return table[[*first, *(name for name in table if name not in first)]]
