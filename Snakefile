@@ -1,0 +1,80 @@
+# Nephila: single-particle reconstruction with defocus groups. `snakemake -n` shows the plan, `snakemake STAGE` stops at a stage:
+# ctf, defocus_groups, picks, particles, alignment, thresholds, reconstruction, refinement (everything, with the summary: all).
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/project.smk"
+include: "rules/ctf.smk"
+include: "rules/particles.smk"
+include: "rules/alignment.smk"
+include: "rules/averages.smk"
+include: "rules/reconstruction.smk"
+include: "rules/refinement.smk"
+include: "rules/summary.smk"
+
+
+localrules:
+    all,
+    ctf,
+    defocus_groups,
+    picks,
+    particles,
+    alignment,
+    thresholds,
+    reconstruction,
+    refinement,
+
+
+rule all:
+    default_target: True
+    input:
+        "results/summary.json",
+
+
+rule ctf:
+    input:
+        CTF_RESULTS,
+
+
+rule defocus_groups:
+    input:
+        DEFOCUS_GROUP_RESULTS,
+
+
+rule picks:
+    input:
+        PICK_RESULTS,
+
+
+rule particles:
+    input:
+        PARTICLE_RESULTS,
+
+
+rule alignment:
+    input:
+        alignment_results,
+
+
+rule thresholds:
+    input:
+        alignment_results,
+        THRESHOLD_RESULTS,
+
+
+rule reconstruction:
+    input:
+        alignment_results,
+        RECONSTRUCTION_RESULTS,
+
+
+rule refinement:
+    input:
+        alignment_results,
+        REFINEMENT_RESULTS,

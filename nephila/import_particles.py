@@ -1,0 +1,232 @@
+"""Particles of another program (STAR table and stacks) as the start of a run: defoci, list, and windows batch by batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nephila.errors import InputError
+from nephila.extraction import ExtractionSettings
+from nephila.io.mrc import stack_writer
+from nephila.io.tables import check_columns, read_blocks
+from nephila.job import Progress
+from nephila.particle_images import ParticleImages, image_name, split_image_name
+from nephila.window_normalisation import Region, normalise_background, remove_dust, remove_ramps
+
+PathLike = str | os.PathLike[str]
+Float32 = npt.NDArray[np.float32]
+
+DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
+NEEDED = ("rlnMicrographName", "rlnImageName", *DEFOCUS)
+OPTICS = (
+    ("rlnVoltage", "optics.voltage_kv", 0.01),
+    ("rlnSphericalAberration", "optics.cs_mm", 0.001),
+    ("rlnAmplitudeContrast", "optics.amplitude_contrast", 0.001),
+    ("rlnPhaseShift", "optics.phase_shift_deg", 0.5),
+)
+"""RELION's columns that must agree with keys of the configuration, and how far they may differ."""
+
+
+def read_given_particles(path: PathLike) -> pd.DataFrame:
+    """The particle table of a STAR file of RELION 3.1 (blocks optics and particles) or 3.0 (one block).
+
+    Columns of the optics block are added to the rows of its groups, and nphParticleNumber counts within each micrograph in the
+    order of rows. 3.0's magnification and detector pixel size become rlnImagePixelSize (A).
+
+    Raises
+    ------
+    InputError
+        No block with particles, a column missing (named), a number that is none, or a row of an optics group without optics.
+    """
+    blocks = read_blocks(path)
+    table = blocks.get("particles", next(iter(blocks.values())) if len(blocks) == 1 else None)
+    if table is None:
+        raise InputError(
+            f"{path}: no block 'data_particles'; the file has {', '.join('data_' + name for name in blocks)}"
+        )
+    check_columns(table, NEEDED, str(path))
+    table = table.reset_index(drop=True)
+    optics = blocks.get("optics")
+    if optics is not None:
+        check_columns(table, ("rlnOpticsGroup",), str(path))
+        check_columns(optics, ("rlnOpticsGroup",), f"{path} (optics)")
+        unknown = set(table["rlnOpticsGroup"]) - set(optics["rlnOpticsGroup"])
+        if unknown:
+            raise InputError(f"{path}: optics group {min(unknown)} of the particles is not in the block data_optics")
+        new = [name for name in optics if name not in table or name == "rlnOpticsGroup"]
+        table = table.merge(optics[new], on="rlnOpticsGroup", how="left", validate="many_to_one")
+    elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns) and "rlnImagePixelSize" not in table:
+        table["rlnImagePixelSize"] = 1e4 * table["rlnDetectorPixelSize"] / table["rlnMagnification"]
+    numbers = table.groupby("rlnMicrographName", sort=False).cumcount() + 1
+    return table.assign(nphParticleNumber=numbers.astype(np.int64))
+
+
+def check_against_config(table: pd.DataFrame, pixel_size: float, box: int, optics: dict[str, Any], source: str) -> None:
+    """InputError where the table's pixel size (A), box (px) or optics are not those of the configuration (section `optics`)."""
+    rules = [
+        ("rlnImagePixelSize", "input.pixel_size", pixel_size, 0.001 * pixel_size),
+        ("rlnImageSize", "particle.box", box, 0),
+    ]
+    rules += [(column, key, optics[key.partition(".")[2]], limit) for column, key, limit in OPTICS]
+    for column, key, wanted, limit in rules:
+        if column not in table:
+            continue
+        values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+        wrong = np.flatnonzero(~(np.abs(values - wanted) <= limit))
+        if len(wrong):
+            raise InputError(
+                f"{source}: _{column} is {table[column].iloc[wrong[0]]:g} in row {wrong[0] + 1}, {key} is {wanted:g}; "
+                "correct the one that is wrong (a run takes particles of one kind)"
+            )
+
+
+def micrograph_defoci(table: pd.DataFrame, batches: dict[str, int], source: str) -> pd.DataFrame:
+    """Defocus of each micrograph: the mean over its particles, astigmatism averaged as a vector of twice its angle.
+
+    table : of `read_given_particles`; batches : batch of each micrograph, in the order of the result
+
+    Returns
+    -------
+    rlnMicrographName, nphBatch, rlnDefocusU/V (A), rlnDefocusAngle (degrees), rlnCtfMaxResolution (NaN: not known), nphKeep,
+    nphReason. A micrograph whose mean defocus is no underfocus is not kept, with that reason.
+    """
+    u, v, angle = (table[name].to_numpy(dtype=np.float64) for name in DEFOCUS)
+    vector = 0.5 * (u - v) * np.exp(2j * np.deg2rad(angle))
+    parts = pd.DataFrame(
+        {"name": table["rlnMicrographName"].astype(str), "mean": 0.5 * (u + v), "x": vector.real, "y": vector.imag}
+    )
+    means = parts.groupby("name").mean().reindex(list(batches))
+    if means["mean"].isna().any():
+        raise InputError(f"{source}: micrograph {means.index[means['mean'].isna()][0]} has no particles")
+    mean, x, y = (means[name].to_numpy(dtype=np.float64) for name in ("mean", "x", "y"))
+    half = np.hypot(x, y)
+    keep = mean - half > 0
+    return pd.DataFrame(
+        {
+            "rlnMicrographName": list(batches),
+            "nphBatch": list(batches.values()),
+            "rlnDefocusU": np.round(mean + half, 3),
+            "rlnDefocusV": np.round(mean - half, 3),
+            "rlnDefocusAngle": np.round(0.5 * np.degrees(np.arctan2(y, x)), 3),
+            "rlnCtfMaxResolution": np.nan,
+            "nphKeep": keep.astype(int),
+            "nphReason": np.where(keep, "none", "the mean defocus of its particles is not underfocus"),
+        }
+    )
+
+
+def list_particles(table: pd.DataFrame) -> pd.DataFrame:
+    """The given particles as picks: name, number, coordinates where there are some, score, and all of them kept."""
+    columns = ["rlnMicrographName", "nphParticleNumber", *(name for name in COORDINATES if name in table)]
+    score = table.get("rlnAutopickFigureOfMerit", 0.0)
+    return table[columns].assign(rlnAutopickFigureOfMerit=score, nphKeep=1, nphReason="none")
+
+
+def find_stacks(table: pd.DataFrame, source: PathLike) -> pd.DataFrame:
+    """The table with stack paths in rlnImageName that exist: as given (from the project folder), or from the STAR file's folder.
+
+    InputError names the stack that is in neither place.
+    """
+    folder = Path(source).parent
+    parts = [split_image_name(str(name)) for name in table["rlnImageName"]]
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(path for _, path in parts):
+        places = [Path(path), folder / path, folder / Path(path).name]
+        here = next((place for place in places if place.is_file()), None)
+        if here is None:
+            raise InputError(
+                f"{source}: stack {path} is neither in the project folder nor in {folder}; copy or link it there"
+            )
+        found[path] = str(here)
+    return table.assign(rlnImageName=[image_name(index, found[path]) for index, path in parts])
+
+
+def take_windows(
+    table: pd.DataFrame,
+    names: Sequence[str],
+    box: int,
+    pixel_size: float,
+    settings: ExtractionSettings,
+    stack: PathLike,
+) -> pd.DataFrame:
+    """Write the windows of some micrographs to `stack`, flattened, inverted and normalised as `settings` say.
+
+    table : of `find_stacks`; names : micrographs, in order
+
+    Returns
+    -------
+    The particles with rlnImageName in `stack` and the statistics of their background, as of windows cut from micrographs;
+    defoci and half-sets stay each particle's own.
+
+    Raises
+    ------
+    InputError
+        Images of another box or pixel size than the project's, NaN pixels, or normalisation to noise, for which there are no
+        micrographs.
+    """
+    if settings.normalise == "noise":
+        raise InputError(
+            "particles.normalise: histogram needs micrographs to find noise in; use ring for particles that are given"
+        )
+    mine = pd.concat([table[table["rlnMicrographName"] == name] for name in names], ignore_index=True)
+    images = ParticleImages(mine)
+    _check_images(images, mine, box, pixel_size)
+    region = Region.of(box, settings.radius)
+    keep = ["rlnMicrographName", "nphParticleNumber", *COORDINATES, *DEFOCUS, "rlnRandomSubset"]
+    statistics: list[npt.NDArray[np.float64]] = []
+    progress = Progress(len(mine), "windows taken")
+    with stack_writer(stack, (len(mine), box, box), pixel_size, settings.dtype) as memory:
+        for first in range(0, len(mine), 256):
+            rows = slice(first, min(first + 256, len(mine)))
+            numbers = mine["nphParticleNumber"].to_numpy(dtype=np.int64)[rows, None]
+            windows, background = _prepare(images[rows], region, settings, numbers)
+            memory[rows] = windows
+            statistics.append(np.column_stack([background, windows.min(axis=(1, 2)), windows.max(axis=(1, 2))]))
+            progress.step(rows.stop - first)
+    values = np.concatenate(statistics) if statistics else np.zeros((0, 4))
+    return mine[[name for name in keep if name in mine]].assign(
+        rlnAutopickFigureOfMerit=mine.get("rlnAutopickFigureOfMerit", 0.0),
+        rlnOpticsGroup=1,
+        rlnOriginXAngst=0.0,
+        rlnOriginYAngst=0.0,
+        nphBackgroundMean=values[:, 0],
+        nphBackgroundDeviation=values[:, 1],
+        nphMinimum=values[:, 2],
+        nphMaximum=values[:, 3],
+        rlnImageName=[image_name(row, stack) for row in range(len(mine))],
+    )
+
+
+def _check_images(images: ParticleImages, mine: pd.DataFrame, box: int, pixel_size: float) -> None:
+    first = split_image_name(str(mine["rlnImageName"].iloc[0]))[1]
+    if images.n != box:
+        raise InputError(f"{first}: images of {images.n} px, particle.box is {box}; set particle.box: {images.n}")
+    # 1 A is what programs write that do not know
+    header = images.pixel_size
+    if header and header != 1.0 and abs(header / pixel_size - 1) > 0.01:
+        raise InputError(
+            f"{first}: the header's pixel size is {header:.4g} A, input.pixel_size is {pixel_size:g} A; "
+            "correct the one that is wrong"
+        )
+
+
+def _prepare(
+    windows: Float32, region: Region, settings: ExtractionSettings, keys: npt.NDArray[np.int64]
+) -> tuple[Float32, npt.NDArray[np.float64]]:
+    """Windows without ramp and dust, protein bright, normalised; and [m, 2] mean and deviation of the background before."""
+    if settings.ramp:
+        windows = remove_ramps(windows, region)
+    if settings.dust_sigma > 0:
+        windows = remove_dust(windows, region, settings.dust_sigma, settings.seed, keys)
+    if settings.invert:
+        windows = -windows
+    background = windows[:, region.background].astype(np.float64)
+    statistics = np.column_stack([background.mean(axis=1), background.std(axis=1)])
+    return (normalise_background(windows, region) if settings.normalise == "ring" else windows), statistics

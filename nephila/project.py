@@ -1,0 +1,140 @@
+"""A project as the workflow sees it before any job has run: its micrographs, their batches, settings by iteration."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nephila.config import Config
+from nephila.errors import InputError
+from nephila.io.tables import read_table
+from nephila.plan import assign_batches
+from nephila.refinement.settings import at_iteration, iteration_settings
+
+LIST = "results/project/micrographs.star"
+"""Table of micrographs and their batches, which keeps batches stable when micrographs are added."""
+
+
+@dataclass(frozen=True)
+class ProjectPlan:
+    """Micrographs by name (path from the project folder, in natural order) with their batch, and what settings follow."""
+
+    config: Config
+    batches: dict[str, int]
+    sources: tuple[str, ...]
+
+    @cached_property
+    def batch_labels(self) -> list[str]:
+        """Wildcards {batch}, in order."""
+        return [f"{number:04d}" for number in sorted(set(self.batches.values()))]
+
+    def names_of(self, batch: str) -> list[str]:
+        """Micrographs of a batch."""
+        return self._members[int(batch)]
+
+    def micrographs_of(self, batch: str) -> list[str]:
+        """Files of a batch's micrographs."""
+        return self.names_of(batch)
+
+    @cached_property
+    def _members(self) -> dict[int, list[str]]:
+        members: dict[int, list[str]] = {}
+        for name, number in self.batches.items():
+            members.setdefault(number, []).append(name)
+        return members
+
+    def batches_of(self, names: Sequence[str]) -> list[str]:
+        """Labels of the batches that hold some of these micrographs."""
+        return [f"{number:04d}" for number in sorted({self.batches[name] for name in names})]
+
+    def iteration_settings(self, iteration: int) -> dict[str, Any]:
+        """Settings of a refinement iteration, from 1."""
+        return iteration_settings(self.config, iteration)
+
+    def enhances(self, iteration: int) -> bool:
+        """Whether the references of an iteration have their amplitudes enhanced."""
+        return at_iteration(self.config.refinement.enhance, iteration)
+
+    @property
+    def start_settings(self) -> dict[str, Any]:
+        """What preparing the refinement depends on."""
+        return self.iteration_settings(1)
+
+    @property
+    def final_settings(self) -> dict[str, Any]:
+        """What the final volumes depend on."""
+        refinement = self.config.refinement
+        return {"method": refinement.end_method, "b_factor": refinement.b_factor}
+
+
+def open_project(config: Config) -> ProjectPlan:
+    """Find the project's micrographs in the current folder and give them batches.
+
+    Raises
+    ------
+    InputError
+        No micrograph matches, or a file that the configuration names does not exist (its key is named).
+    """
+    for key, path in (
+        ("reference.volume", config.reference.volume),
+        ("input.coordinates", config.input.coordinates),
+        ("input.particles", config.input.particles),
+        ("refinement.mask.file", config.refinement.mask.file),
+        ("refinement.scattering", config.refinement.scattering),
+        ("truth.map", config.truth.map),
+        ("truth.particles", config.truth.particles),
+        ("truth.micrographs", config.truth.micrographs),
+    ):
+        made = key == "input.particles" and path is not None and is_made(path)
+        if path is not None and not made and not Path(path).is_file():
+            raise InputError(f"{key}: no such file: {path} (paths are relative to the project folder, {Path.cwd()})")
+    if config.input.particles:
+        if config.input.decimate != 1:
+            raise InputError(
+                f"input.decimate: {config.input.decimate} is for micrographs; particles are taken as they are: set it to 1, and "
+                "input.pixel_size to theirs"
+            )
+        names = sorted(given_micrographs(config.input.particles), key=_natural)
+        sources: tuple[str, ...] = (config.input.particles,)
+    else:
+        names = find_micrographs(config.input.micrographs)
+        sources = tuple(names)
+    previous = read_table(LIST, kind="micrographs") if Path(LIST).is_file() else None
+    return ProjectPlan(config, assign_batches(names, config.jobs.micrographs_per_batch, previous), sources)
+
+
+def is_made(particles: str) -> bool:
+    """Whether the workflow makes this table itself (rule nat2stk), from a folder of the Nature Protocols layout."""
+    return Path(particles).name == "particles.star" and Path(particles).with_name("order_select.dat").is_file()
+
+
+def given_micrographs(particles: str) -> set[str]:
+    """Names of the micrographs that particles are given of."""
+    if is_made(particles):
+        from nephila.nature_protocols import group_name, read_order
+
+        order = read_order(Path(particles).with_name("order_select.dat"))
+        return {group_name(int(group)) for group in order["group"]}
+    from nephila.import_particles import read_given_particles
+
+    return set(read_given_particles(particles)["rlnMicrographName"].astype(str))
+
+
+def find_micrographs(pattern: str) -> list[str]:
+    """Paths that match the pattern, in natural order (2 before 10). InputError where there are none."""
+    names = [name for name in glob.glob(pattern) if Path(name).is_file()]
+    if not names:
+        folder = Path(pattern).parent
+        state = "is empty or holds no matching file" if folder.is_dir() else "does not exist"
+        raise InputError(f"input.micrographs: nothing matches {pattern!r}: the folder {folder} {state}")
+    return sorted(names, key=_natural)
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    from nephila.io.micrographs import natural_key
+
+    return natural_key(text)

@@ -1,0 +1,298 @@
+"""What a job will need: memory and time by rule, from the work that it has to do.
+
+The model is a few terms per rule (arrays that are alive together), checked against the peaks that jobs record beside their logs.
+Measured: docs/cluster.md. Requests add what Snakemake needs inside a cluster's job and a margin, and grow with each attempt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from nephila.config import Config
+
+BASE_MB = 250.0
+"""Python with the libraries that a computing job loads."""
+LIGHT_MB = 190.0
+"""The same for jobs that only read and write tables."""
+ROW_MB = 2.5e-3
+"""A row of a particle table while tables are read and joined."""
+VIEWS = 83
+SNAKEMAKE_MB = 350.0
+"""On a cluster the job's memory also holds the Snakemake processes that run it."""
+MARGIN = 1.25
+STEP_MB = 250
+LIKELY_BAND = 0.7
+"""Share of Nyquist to which the refinement is taken to grid while no iteration has said more."""
+PADDING = 2
+COUNTS = "results/particles/picks_by_micrograph.star"
+GROUPS = "results/ctf/def_sort.star"
+MODEL = "results/refinement/iter_{:02d}/model.star"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Size of a project's work.
+
+    box: px; micrograph_px: pixels of a micrograph as given; micrographs: all; batch: micrographs of a job; particles: all;
+    groups: defocus groups; group_share: the largest group's share of the particles; chunk: particles of a refinement job;
+    band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
+    truth: whether the truth is known.
+    """
+
+    box: int
+    micrograph_px: float
+    micrographs: int
+    batch: int
+    particles: int
+    groups: int
+    group_share: float
+    chunk: int
+    band: int
+    decimate: int = 1
+    itemsize: int = 4
+    truth: bool = False
+
+    @property
+    def group_particles(self) -> float:
+        """Particles of the largest group."""
+        return self.particles * self.group_share
+
+    @property
+    def chunks(self) -> int:
+        """Chunks per half."""
+        return max(1, math.ceil(self.particles / 2 / self.chunk))
+
+    @property
+    def chunk_particles(self) -> float:
+        """Particles of a refinement job."""
+        return self.particles / 2 / self.chunks
+
+    @property
+    def groups_per_chunk(self) -> float:
+        """Groups that a chunk holds: particles are sorted by group."""
+        return float(self.groups) if self.chunks == 1 else min(self.groups, math.ceil(self.groups / self.chunks) + 1)
+
+    def at_band(self, band: int) -> Work:
+        """The same work where the refinement grids to this shell."""
+        return replace(self, band=min(band, self.box // 2))
+
+
+def _half_transform(work: Work) -> float:
+    """Millions of cells of the padded half transform of a volume."""
+    side = PADDING * work.box
+    return side * side * (side / 2 + 1) / 1e6
+
+
+def fourier_cells(work: Work, radius: float | None = None) -> float:
+    """Millions of cells of a gridded sum, up to Nyquist or to a radius in Fourier px; 24 bytes each in memory, 12 on disk."""
+    cells = (work.box / 2 if radius is None else radius) * PADDING + 2
+    return 2 / 3 * math.pi * cells**3 / 1e6
+
+
+def _block(work: Work) -> float:
+    """Images, transforms and weighted values of the block that is being added, MB."""
+    return 3 * min(512 * 16 * work.box * (work.box // 2 + 1), 256 * 2**20) / 1e6
+
+
+def _stack(work: Work, particles: float) -> float:
+    """Particle images that a job has mapped, MB."""
+    return particles * work.box**2 * work.itemsize / 1e6
+
+
+def _batch_particles(work: Work) -> float:
+    return work.particles / max(work.micrographs, 1) * work.batch
+
+
+def _micrograph(work: Work) -> float:
+    return work.micrograph_px / 1e6
+
+
+def _views(work: Work, bytes_per_px: float) -> float:
+    return VIEWS * work.box**2 * bytes_per_px / 1e6
+
+
+def _rows(work: Work) -> float:
+    return work.particles * ROW_MB
+
+
+_PEAK_MB: dict[str, Callable[[Work], float]] = {
+    "powdefocus": lambda w: 270 + 14 * _micrograph(w),
+    "ctffind": lambda w: 320 + 1.0 * w.batch,
+    "noise": lambda w: 180 + 16 * _micrograph(w),
+    "pick": lambda w: 340 + 21 * _micrograph(w),
+    "lfc_pick": lambda w: 340 + 21 * _micrograph(w),
+    "extract_windows": lambda w: 180 + 10 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
+    "picking_figures": lambda w: 260 + 21 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
+    "merge_coordinates": lambda w: 205 + 2 * _rows(w),
+    "propose_good": lambda w: 180 + 2 * _rows(w),
+    "good": lambda w: 180 + 2 * _rows(w),
+    "renumber": lambda w: 240 + 2 * _rows(w),
+    "sel_by_group": lambda w: 180 + 2 * _rows(w),
+    "win2stk": lambda w: 180 + 1.5 * _rows(w) + _stack(w, w.group_particles + 256),
+    "refproj": lambda w: 230 + 8 * _half_transform(w),
+    "apshgrp": lambda w: 300 + 4 * _half_transform(w) + _stack(w, w.group_particles),
+    "select": lambda w: 180 + _rows(w),
+    "average": lambda w: 240 + _views(w, 60) + _stack(w, w.group_particles),
+    "average_all": lambda w: 240 + _views(w, 130),
+    "cchistogram": lambda w: 180 + _rows(w),
+    "ccthresh": lambda w: 180 + _rows(w),
+    "thresh": lambda w: 180 + _rows(w),
+    "sel_group_cclim": lambda w: 180 + _rows(w),
+    "recon": lambda w: (
+        BASE_MB + 48 * fourier_cells(w) + max(28 * _half_transform(w), _block(w)) + _stack(w, w.group_particles)
+    ),
+    "merge_recon": lambda w: BASE_MB + 72 * fourier_cells(w) + 28 * _half_transform(w) + 16 * w.box**3 / 1e6,
+    "prepare": lambda w: BASE_MB + 13 * _half_transform(w) + 2 * _rows(w),
+    "grploop": lambda w: (
+        BASE_MB
+        + 24 * fourier_cells(w, w.band) * w.groups_per_chunk
+        + _block(w)
+        + 12 * _half_transform(w)
+        + _stack(w, w.chunk_particles)
+        + (_rows(w) if w.chunks == 1 else 0.0)
+    ),
+    "mergegroups": lambda w: BASE_MB + 72 * fourier_cells(w, w.band) + 28 * _half_transform(w) + 2 * _rows(w),
+    "enhance": lambda w: BASE_MB + 16 * w.box**3 / 1e6,
+    "endmerge": lambda w: BASE_MB + 24 * fourier_cells(w) + _block(w) + _stack(w, w.chunk_particles),
+    "endrefine": lambda w: BASE_MB + 117 * _half_transform(w) + 2 * _rows(w),
+    "angdiff": lambda w: 180 + 2 * _rows(w),
+    "angdisp": lambda w: 180 + _rows(w),
+    "summary": lambda w: 235 + (70 * _half_transform(w) if w.truth else 0.0) + _rows(w),
+}
+"""Peak resident memory of a job in MB. Rules that are not named need LIGHT_MB."""
+
+_CPU_SECONDS: dict[str, Callable[[Work], float]] = {
+    "powdefocus": lambda w: w.batch * (0.2 + 0.1 * _micrograph(w)),
+    "ctffind": lambda w: 1.0 * w.batch,
+    "pick": lambda w: w.batch * (1.0 + 0.15 * _micrograph(w)),
+    "lfc_pick": lambda w: w.batch * (2.0 + 0.3 * _micrograph(w)),
+    "extract_windows": lambda w: w.batch * (0.2 + 0.05 * _micrograph(w)),
+    "renumber": lambda w: 1.5e-4 * w.particles,
+    "win2stk": lambda w: 5e-5 * w.particles + w.group_particles * 5e-4 * (w.box / 128) ** 2,
+    "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w),
+    "average": lambda w: w.group_particles * 1e-3 * (w.box / 128) ** 2,
+    "recon": lambda w: w.group_particles * _seconds_per_particle(w) + 0.3 * _half_transform(w),
+    "merge_recon": lambda w: 0.8 * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
+    "grploop": lambda w: w.chunk_particles * _seconds_per_particle(w),
+    "mergegroups": lambda w: 0.5 * _half_transform(w) + 0.3 * fourier_cells(w, w.band) * w.groups * w.chunks**0.5,
+    "endmerge": lambda w: w.chunk_particles * 3e-3 * (w.box / 128) ** 2,
+    "endrefine": lambda w: 4.0 * _half_transform(w) + 5e-5 * w.particles,
+    "summary": lambda w: w.particles * 6e-3 * (w.box / 128) ** 2 if w.truth else 2.0,
+}
+"""CPU seconds of a job beyond starting it."""
+
+
+def _seconds_per_particle(work: Work) -> float:
+    """CPU seconds for an exhaustive search and backprojection of one particle."""
+    return 2e-3 + 4e-3 * (work.box / 128) ** 2
+
+
+START_SECONDS = 1.0
+"""CPU seconds of starting a job: imports, compiled kernels."""
+
+
+def peak_memory_mb(rule: str, work: Work) -> float:
+    """Expected peak resident memory of a job of this rule, MB."""
+    return _PEAK_MB[rule](work) if rule in _PEAK_MB else LIGHT_MB
+
+
+def cpu_seconds(rule: str, work: Work) -> float:
+    """Expected CPU seconds of a job of this rule."""
+    return START_SECONDS + (_CPU_SECONDS[rule](work) if rule in _CPU_SECONDS else 0.0)
+
+
+def request_mb(rule: str, work: Work, attempt: int = 1) -> int:
+    """Memory to ask a cluster for, MB; each further attempt asks for twice as much."""
+    wanted = (SNAKEMAKE_MB + MARGIN * peak_memory_mb(rule, work)) * 2 ** (attempt - 1)
+    return STEP_MB * math.ceil(wanted / STEP_MB)
+
+
+def request_minutes(rule: str, work: Work, threads: int = 1, attempt: int = 1) -> int:
+    """Time limit to ask a cluster for, minutes: four times what is expected, at least 30; twice as much at each further attempt."""
+    wanted = 20 + 4 * cpu_seconds(rule, work) / 60 / max(1, threads)
+    return 15 * math.ceil(max(30.0, wanted) / 15) * 2 ** (attempt - 1)
+
+
+def estimate_work(config: Config, micrographs: Collection[str]) -> Work:
+    """The work of the project in the current folder: what is known already, and guesses for the rest. Cheap to call again.
+
+    Before picking a particle is expected on each 2 x 2 boxes of a micrograph, before sorting 20 groups.
+    """
+    pixels = _micrograph_pixels(next(iter(micrographs))) if micrographs and not config.input.particles else 0.0
+    area = pixels / config.input.decimate**2
+    picked, (groups, share) = _picked(*_stamp(COUNTS)), _groups(*_stamp(GROUPS))
+    particles = picked or int(len(micrographs) * max(1.0, area / (2 * config.box) ** 2))
+    if not groups:
+        groups = min(20, max(1, len(micrographs)))
+        share = 2.0 / (groups + 1)
+    return Work(
+        box=config.box,
+        micrograph_px=pixels,
+        micrographs=len(micrographs),
+        batch=min(config.jobs.micrographs_per_batch, max(1, len(micrographs))),
+        particles=particles,
+        groups=groups,
+        group_share=share,
+        chunk=config.jobs.particles_per_chunk,
+        band=max(1, int(LIKELY_BAND * config.box / 2)),
+        decimate=config.input.decimate,
+        itemsize=2 if config.particles.dtype == "float16" else 4,
+        truth=config.truth.map is not None,
+    )
+
+
+def gridded_shell(iteration: int, box: int) -> int | None:
+    """Finest shell that an iteration grids, where the one before has said how to go on."""
+    path, stamp = _stamp(MODEL.format(iteration - 1))
+    return _gridded_shell(path, stamp, box) if stamp else None
+
+
+@cache
+def _gridded_shell(path: str, stamp: int, box: int) -> int:
+    from nephila.refinement.model import read_model
+    from nephila.refinement.schedule import grid_radius
+
+    return grid_radius(read_model(path).next.band, box)
+
+
+def _stamp(path: str) -> tuple[str, int]:
+    """A path and its time of change, 0 where there is no such file: what a cached reading depends on."""
+    try:
+        return str(Path(path).resolve()), Path(path).stat().st_mtime_ns
+    except FileNotFoundError:
+        return path, 0
+
+
+@cache
+def _micrograph_pixels(path: str) -> float:
+    from nephila.errors import InputError
+    from nephila.io.micrographs import micrograph_header
+
+    try:
+        header = micrograph_header(path)
+    except InputError:
+        return 4096.0**2  # raw scanner files, or one that the run will name as unreadable
+    return float(header.ny * header.nx)
+
+
+@cache
+def _picked(path: str, stamp: int) -> int:
+    """Number of picked particles, 0 where it is not known yet."""
+    from nephila.io.tables import read_table
+
+    return int(read_table(path)["nphPicked"].sum()) if stamp else 0
+
+
+@cache
+def _groups(path: str, stamp: int) -> tuple[int, float]:
+    """Number of defocus groups and the largest one's share of the micrographs; 0 groups where they are not known yet."""
+    from nephila.io.tables import read_table
+
+    if not stamp:
+        return 0, 0.0
+    sizes = read_table(path, kind="def_sort")["nphDefocusGroup"].value_counts()
+    return len(sizes), float(sizes.max() / sizes.sum())

@@ -1,0 +1,163 @@
+"""Windows of a batch of micrographs: cut, normalised, stacked, with the table that goes with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nephila.errors import InputError
+from nephila.extraction import ExtractedParticles, ExtractionSettings, extract_particles
+from nephila.io.mrc import stack_writer
+from nephila.job import Progress, logger
+from nephila.micrograph_input import image_coordinates, read_input
+from nephila.noise_windows import NoiseSettings, find_noise_windows
+from nephila.particle_images import image_name
+
+Float32 = npt.NDArray[np.float32]
+RADIUS_SHARE = 1.1
+"""Radius of the region taken as particle, over the particle's own: the CTF spreads density."""
+
+
+def extraction_settings(
+    section: dict[str, Any], diameter: float, pixel_size: float, box: int, seed: int
+) -> ExtractionSettings:
+    """How windows are cut, from the section `particles`. The background begins 1.1 radii out, or where the box leaves some."""
+    histogram = section["normalise"] == "histogram"
+    radius = min(RADIUS_SHARE * 0.5 * diameter / pixel_size, 0.47 * box)
+    return ExtractionSettings(
+        radius=None if histogram else radius,
+        normalise="noise" if histogram else section["normalise"],
+        ramp=section["remove_ramp"],
+        dust_sigma=section["dust_sigma"],
+        dtype=section["dtype"],
+        seed=seed,
+    )
+
+
+def extract_batch(
+    coordinates: pd.DataFrame,
+    names: Sequence[str],
+    box: int,
+    input_settings: dict[str, Any],
+    settings: ExtractionSettings,
+    noise: Float32 | None,
+    stack: str | os.PathLike[str],
+) -> pd.DataFrame:
+    """Cut the windows of a batch into `stack`.
+
+    `noise` [box, box] is the background that histograms are matched to, brought to mean 0 and deviation 1 first. A micrograph that
+    cannot be read gives no windows, with a line in the log; its reason stands in the table of CTFs.
+
+    Returns
+    -------
+    The kept particles with rlnImageName, rlnOriginX/YAngst (the sub-pixel rest) and the statistics of their background. Windows
+    that reach beyond the micrograph are left out, and counted in the log.
+    """
+    tables, images = [], []
+    pixel_size = input_settings["pixel_size"] * input_settings["decimate"]
+    progress = Progress(len(names), "micrographs cut")
+    if noise is not None:
+        noise = (noise - noise.mean()) / max(float(noise.std()), 1e-20)
+    for name in names:
+        mine = coordinates[coordinates["rlnMicrographName"] == name].reset_index(drop=True)
+        progress.step()
+        if not len(mine):
+            continue
+        try:
+            micrograph = read_input(name, input_settings)
+        except InputError as error:
+            logger.warning("%s: its %d picks are left out", error, len(mine))
+            continue
+        places = image_coordinates(mine[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(), input_settings)
+        try:
+            cut = extract_particles(micrograph.image, places, box, pixel_size, settings, noise)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        _report(name, cut)
+        tables.append(_window_table(mine, cut))
+        images.append(cut.images)
+    table = pd.concat(tables, ignore_index=True) if tables else _window_table(coordinates.iloc[:0], None)
+    with stack_writer(stack, (len(table), box, box), pixel_size, settings.dtype) as memory:
+        first = 0
+        for part in images:
+            memory[first : first + len(part)] = part
+            first += len(part)
+    return table.assign(rlnImageName=[image_name(i, stack) for i in range(len(table))])
+
+
+def _report(name: str, cut: ExtractedParticles) -> None:
+    for reason in sorted(set(cut.reasons) - {"none"}):
+        logger.info("%s: %d left out: %s", name, int((cut.reasons == reason).sum()), reason)
+
+
+def _window_table(rows: pd.DataFrame, cut: ExtractedParticles | None) -> pd.DataFrame:
+    keep = ["rlnMicrographName", "nphParticleNumber", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"]
+    values: dict[str, Any] = {
+        "rlnOpticsGroup": 1,
+        "rlnOriginXAngst": 0.0,
+        "rlnOriginYAngst": 0.0,
+        "nphBackgroundMean": 0.0,
+        "nphBackgroundDeviation": 0.0,
+        "nphMinimum": 0.0,
+        "nphMaximum": 0.0,
+    }
+    if cut is None:
+        return rows[keep].assign(**values)
+    values |= {
+        "rlnOriginXAngst": np.round(cut.origin_x, 4),
+        "rlnOriginYAngst": np.round(cut.origin_y, 4),
+        "nphBackgroundMean": cut.background_mean,
+        "nphBackgroundDeviation": cut.background_std,
+        "nphMinimum": cut.minimum,
+        "nphMaximum": cut.maximum,
+    }
+    return rows.loc[cut.kept, keep].reset_index(drop=True).assign(**values)
+
+
+def choose_noise(
+    names: Sequence[str], box: int, input_settings: dict[str, Any], candidate: int
+) -> tuple[Float32, pd.DataFrame]:
+    """Noise windows of several micrographs, the most even illumination first.
+
+    Returns
+    -------
+    windows [m, box, box] and their table (rlnMicrographName, corner, deviation, variance of the quadrants' means)
+
+    Raises
+    ------
+    InputError
+        No micrograph can be read, or fewer windows than `candidate` (from 1).
+    """
+    windows, rows = [], []
+    for name in names:
+        try:
+            micrograph = read_input(name, input_settings)
+        except InputError as error:
+            logger.warning("%s", error)
+            continue
+        found = find_noise_windows(micrograph.image, box, NoiseSettings())
+        windows.append(found.windows)
+        rows.append(
+            pd.DataFrame(
+                {
+                    "rlnMicrographName": name,
+                    "nphCornerX": found.x,
+                    "nphCornerY": found.y,
+                    "nphDeviation": found.deviation,
+                    "nphQuadrantVariance": found.quadrant_variance,
+                }
+            )
+        )
+    if not rows:
+        raise InputError(f"none of the micrographs {', '.join(names)} can be read for a noise window")
+    table = pd.concat(rows, ignore_index=True)
+    quietest = table.sort_values("nphDeviation", kind="stable").head(NoiseSettings().candidates)
+    order = quietest.sort_values("nphQuadrantVariance", kind="stable").index.to_numpy()
+    if candidate > len(order):
+        raise InputError(f"particles.noise_candidate: {candidate} is asked for, there are {len(order)} noise windows")
+    return np.concatenate(windows)[order], table.loc[order].reset_index(drop=True)

@@ -1,0 +1,243 @@
+# Averages by view, correlation thresholds, distribution of views.
+KEPT = "bestim" if CONFIG.thresholds.best_per_view else "dftotals"
+ALIGNED = "results/alignment/group_{group}/align.star"
+THRESHOLD_RESULTS = [
+    "results/averages/how_many.star",
+    "results/averages/averages.star",
+    "results/averages/figures/cchistogram.png",
+    "results/averages/thresh.star",
+    "results/averages/sel_group_cclim.star",
+    "results/averages/figures/plotrefviews.png",
+]
+
+
+def threshold_edit(wildcards):
+    """The group's threshold in edits/thresh.star where it differs from the proposal, else None: a param, so that an edit reruns
+    exactly the groups that it changes."""
+    path = next(iter(edit("thresh")), None)
+    aligned = ALIGNED.format(group=wildcards.group)
+    return (
+        checked(plan.edited_threshold)(path, int(wildcards.group), aligned, CONFIG.thresholds.share_rejected)
+        if path
+        else None
+    )
+
+
+rule select:
+    input:
+        aligned=by_group(ALIGNED),
+        directions="results/alignment/refangles.star",
+    output:
+        how_many="results/averages/how_many.star",
+        views="results/averages/ref_sel.star",
+    log:
+        "logs/select.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("select"),
+        runtime=minutes("select"),
+    params:
+        symmetry=CONFIG.particle.symmetry,
+        code=code("select"),
+    message:
+        "Count the particles on each reference view"
+    script:
+        "../scripts/select.py"
+
+
+rule average:
+    input:
+        stack="results/alignment/group_{group}/data.mrcs",
+        table=ALIGNED,
+        directions="results/alignment/refangles.star",
+    output:
+        averages="results/averages/group_{group}/avg.mrcs",
+        variances="results/averages/group_{group}/var.mrcs",
+    log:
+        "logs/average/{group}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("average"),
+        runtime=minutes("average"),
+    params:
+        symmetry=CONFIG.particle.symmetry,
+        pixel_size=CONFIG.pixel_size,
+        box=CONFIG.box,
+        code=code("average"),
+    message:
+        "Average the views of group {wildcards.group}"
+    script:
+        "../scripts/average.py"
+
+
+rule average_all:
+    input:
+        averages=by_group("results/averages/group_{group}/avg.mrcs"),
+        how_many="results/averages/how_many.star",
+        projections="results/alignment/projections.mrcs",
+    output:
+        table="results/averages/averages.star",
+        stack="results/averages/averages.mrcs",
+        figure="results/averages/figures/averages.png",
+    log:
+        "logs/average_all.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("average_all"),
+        runtime=minutes("average_all"),
+    params:
+        groups=lambda wc: [g.number for g in groups()],
+        code=code("average_all"),
+    message:
+        "Average the views over all groups and compare them with the reference"
+    script:
+        "../scripts/average_all.py"
+
+
+rule cchistogram:
+    input:
+        aligned=by_group(ALIGNED),
+        thresholds="results/averages/thresh.star",
+    output:
+        table="results/averages/cchistogram.star",
+        figure="results/averages/figures/cchistogram.png",
+    log:
+        "logs/cchistogram.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("cchistogram"),
+        runtime=minutes("cchistogram"),
+    params:
+        code=code("cchistogram"),
+    message:
+        "Histograms of the correlation by group"
+    script:
+        "../scripts/cchistogram.py"
+
+
+rule ccthresh:
+    input:
+        aligned=by_group(ALIGNED),
+    output:
+        "results/averages/thresh.proposed.star",
+    log:
+        "logs/ccthresh.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("ccthresh"),
+        runtime=minutes("ccthresh"),
+    params:
+        share=CONFIG.thresholds.share_rejected,
+        code=code("ccthresh"),
+    message:
+        "Propose a correlation threshold for each group"
+    script:
+        "../scripts/ccthresh.py"
+
+
+rule thresh:
+    input:
+        proposed="results/averages/thresh.proposed.star",
+        edit=edit("thresh"),
+        aligned=by_group(ALIGNED),
+    output:
+        "results/averages/thresh.star",
+    log:
+        "logs/thresh.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("thresh"),
+        runtime=minutes("thresh"),
+    params:
+        edit=edit_content("thresh"),
+        code=code("thresh"),
+    message:
+        "Thresholds: the proposal, or edits/thresh.star"
+    script:
+        "../scripts/thresh.py"
+
+
+rule dftotals:
+    input:
+        # not the table of all groups' thresholds, for the same reason as in win2stk
+        table=ALIGNED,
+    output:
+        "results/averages/group_{group}/dftotals.star",
+    log:
+        "logs/dftotals/{group}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        share=CONFIG.thresholds.share_rejected,
+        threshold=threshold_edit,
+        code=code("dftotals"),
+    message:
+        "Keep the particles of group {wildcards.group} above its threshold"
+    script:
+        "../scripts/dftotals.py"
+
+
+rule bestim:
+    input:
+        table="results/averages/group_{group}/dftotals.star",
+        directions="results/alignment/refangles.star",
+    output:
+        "results/averages/group_{group}/bestim.star",
+    log:
+        "logs/bestim/{group}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        at_most=CONFIG.thresholds.best_per_view,
+        symmetry=CONFIG.particle.symmetry,
+        code=code("bestim"),
+    message:
+        "Cap the particles per view of group {wildcards.group}"
+    script:
+        "../scripts/bestim.py"
+
+
+rule sel_group_cclim:
+    input:
+        kept=by_group(f"results/averages/group_{{group}}/{KEPT}.star"),
+        groups="results/ctf/sel_group.star",
+        thresholds="results/averages/thresh.star",
+    output:
+        "results/averages/sel_group_cclim.star",
+    log:
+        "logs/sel_group_cclim.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("sel_group_cclim"),
+        runtime=minutes("sel_group_cclim"),
+    params:
+        code=code("sel_group_cclim"),
+    message:
+        "Count the particles kept by group"
+    script:
+        "../scripts/sel_group_cclim.py"
+
+
+rule plotrefviews:
+    input:
+        how_many="results/averages/how_many.star",
+    output:
+        overall="results/averages/figures/plotrefviews.png",
+        groups="results/averages/figures/plotrefviews_groups.png",
+    log:
+        "logs/plotrefviews.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plotrefviews"),
+    message:
+        "Draw the distribution of views"
+    script:
+        "../scripts/plotrefviews.py"

@@ -1,0 +1,182 @@
+# Power spectra, defocus, screening, defocus groups.
+CTF_RESULTS = ["results/ctf/micrographs.star", "results/ctf/sel_micrograph.star"]
+DEFOCUS_GROUP_RESULTS = [
+    *CTF_RESULTS,
+    "results/ctf/def_sort.star",
+    "results/ctf/def_avg.star",
+    "results/ctf/sel_group.star",
+]
+
+
+if not CONFIG.input.particles:
+
+    rule powdefocus:
+        input:
+            # not the list of all micrographs: a new one, or a changed one, would rerun every batch
+            micrographs=lambda wc: PROJECT.micrographs_of(wc.batch),
+        output:
+            power="results/ctf/power/pw_avg_{batch}.mrcs",
+            profiles="results/ctf/power/roo_{batch}.star",
+            defocus="results/ctf/power/powdefocus_{batch}.star",
+            spectra=(
+                temp("results/ctf/power/spectra_{batch}.npz")
+                if not CONFIG.jobs.keep_intermediate
+                else "results/ctf/power/spectra_{batch}.npz"
+            ),
+        log:
+            "logs/powdefocus/{batch}.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            mem_mb=memory("powdefocus"),
+            runtime=minutes("powdefocus"),
+        params:
+            names=lambda wc: PROJECT.names_of(wc.batch),
+            input=section("input"),
+            optics=section("optics"),
+            ctf=section("ctf"),
+            code=code("powdefocus"),
+        message:
+            "Power spectra and 1D defocus of batch {wildcards.batch}"
+        script:
+            "../scripts/powdefocus.py"
+
+    rule ctffind:
+        input:
+            spectra="results/ctf/power/spectra_{batch}.npz",
+        output:
+            defocus="results/ctf/power/ctffind_{batch}.star",
+            pictures=directory("results/ctf/figures/{batch}"),
+        log:
+            "logs/ctffind/{batch}.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            mem_mb=memory("ctffind"),
+            runtime=minutes("ctffind"),
+        params:
+            names=lambda wc: PROJECT.names_of(wc.batch),
+            optics=section("optics"),
+            ctf=section("ctf"),
+            code=code("ctffind"),
+        message:
+            "2D defocus with astigmatism of batch {wildcards.batch}"
+        script:
+            "../scripts/ctffind.py"
+
+    checkpoint merge_ctf:
+        input:
+            list="results/project/micrographs.star",
+            fits=expand("results/ctf/power/{method}_{batch}.star", method=CONFIG.ctf.method, batch=PROJECT.batch_labels),
+        output:
+            micrographs="results/ctf/micrographs.star",
+        log:
+            "logs/merge_ctf.log",
+        conda:
+            ENVIRONMENT
+        params:
+            screening=CONFIG.ctf.screening.model_dump(),
+            code=code("merge_ctf"),
+        message:
+            "Collect the defoci and propose which micrographs to keep"
+        script:
+            "../scripts/merge_ctf.py"
+
+else:
+
+    checkpoint merge_ctf:
+        input:
+            CONFIG.input.particles,
+        output:
+            micrographs="results/ctf/micrographs.star",
+        log:
+            "logs/merge_ctf.log",
+        conda:
+            ENVIRONMENT
+        params:
+            screening=CONFIG.ctf.screening.model_dump(),
+            batches=PROJECT.batches,
+            code=code("import_defocus"),
+        message:
+            "Take the micrographs' defoci from the particles given"
+        script:
+            "../scripts/import_defocus.py"
+
+
+rule sel_micrograph:
+    input:
+        micrographs="results/ctf/micrographs.star",
+        edit=edit("sel_micrograph"),
+    output:
+        proposed="results/ctf/sel_micrograph.proposed.star",
+        table="results/ctf/sel_micrograph.star",
+    log:
+        "logs/sel_micrograph.log",
+    conda:
+        ENVIRONMENT
+    params:
+        edit=edit_content("sel_micrograph"),
+        code=code("sel_micrograph"),
+    message:
+        "Micrographs kept: the proposal, or edits/sel_micrograph.star"
+    script:
+        "../scripts/sel_micrograph.py"
+
+
+rule defsort:
+    input:
+        micrographs="results/ctf/micrographs.star",
+        selection="results/ctf/sel_micrograph.star",
+    output:
+        proposed="results/ctf/def_sort.proposed.star",
+    log:
+        "logs/defsort.log",
+    conda:
+        ENVIRONMENT
+    params:
+        optics=section("optics"),
+        groups=section("defocus_groups"),
+        code=code("defsort"),
+    message:
+        "Propose defocus groups"
+    script:
+        "../scripts/defsort.py"
+
+
+rule def_sort:
+    input:
+        proposed="results/ctf/def_sort.proposed.star",
+        edit=edit("def_sort"),
+    output:
+        "results/ctf/def_sort.star",
+    log:
+        "logs/def_sort.log",
+    conda:
+        ENVIRONMENT
+    params:
+        edit=edit_content("def_sort"),
+        code=code("def_sort"),
+    message:
+        "Defocus groups: the proposal, or edits/def_sort.star"
+    script:
+        "../scripts/def_sort.py"
+
+
+rule defavg:
+    input:
+        micrographs="results/ctf/micrographs.star",
+        def_sort="results/ctf/def_sort.star",
+    output:
+        def_avg="results/ctf/def_avg.star",
+        sel_group="results/ctf/sel_group.star",
+    log:
+        "logs/defavg.log",
+    conda:
+        ENVIRONMENT
+    params:
+        optics=section("optics"),
+        code=code("defavg"),
+    message:
+        "Average defocus and worst phase error of each group"
+    script:
+        "../scripts/defavg.py"

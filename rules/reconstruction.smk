@@ -1,0 +1,128 @@
+# The first reconstruction: half volumes by defocus group, merged over groups.
+RECONSTRUCTION_RESULTS = [
+    *THRESHOLD_RESULTS,
+    "results/reconstruction/vol01.mrc",
+    "results/reconstruction/resolution.star",
+    "results/reconstruction/volfq01.mrc",
+    "results/reconstruction/figures/slices.png",
+    "results/reconstruction/figures/plotres.png",
+]
+
+
+rule recon:
+    input:
+        table=f"results/averages/group_{{group}}/{KEPT}.star",
+        stack="results/alignment/group_{group}/data.mrcs",
+    output:
+        half1="results/reconstruction/group_{group}/vol01_sub1.mrc",
+        half2="results/reconstruction/group_{group}/vol01_sub2.mrc",
+        fsc="results/reconstruction/group_{group}/fscdoc.star",
+        sums="results/reconstruction/group_{group}/sums.npz",
+    log:
+        "logs/recon/{group}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("recon"),
+        runtime=minutes("recon"),
+    params:
+        reconstruction=section("reconstruction"),
+        optics=section("optics"),
+        particle=section("particle"),
+        pixel_size=CONFIG.pixel_size,
+        box=CONFIG.box,
+        seed=CONFIG.project.seed,
+        code=code("recon"),
+    message:
+        "Reconstruct both halves of group {wildcards.group}"
+    script:
+        "../scripts/recon.py"
+
+
+rule merge_recon:
+    input:
+        sums=by_group("results/reconstruction/group_{group}/sums.npz"),
+        fsc=by_group("results/reconstruction/group_{group}/fscdoc.star"),
+    output:
+        volume="results/reconstruction/vol01.mrc",
+        half1="results/reconstruction/vol01_half1.mrc",
+        half2="results/reconstruction/vol01_half2.mrc",
+        fsc="results/reconstruction/combires.star",
+        resolution="results/reconstruction/resolution.star",
+    log:
+        "logs/merge_recon.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("merge_recon"),
+        runtime=minutes("merge_recon"),
+    params:
+        reconstruction=section("reconstruction"),
+        particle=section("particle"),
+        groups=lambda wc: [g.number for g in groups()],
+        pixel_size=CONFIG.pixel_size,
+        box=CONFIG.box,
+        seed=CONFIG.project.seed,
+        code=code("merge_recon"),
+    message:
+        "Merge the groups' volumes (Wiener)"
+    script:
+        "../scripts/merge_recon.py"
+
+
+rule filt:
+    input:
+        volume="results/reconstruction/vol01.mrc",
+        resolution="results/reconstruction/resolution.star",
+    output:
+        "results/reconstruction/volfq01.mrc",
+    log:
+        "logs/filt.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("filt"),
+    message:
+        "Filter the first volume at its resolution"
+    script:
+        "../scripts/filt.py"
+
+
+rule slices:
+    input:
+        by_group("results/reconstruction/group_{group}/vol01_sub1.mrc"),
+    output:
+        stack="results/reconstruction/central_slices.mrcs",
+        figure="results/reconstruction/figures/slices.png",
+    log:
+        "logs/slices.log",
+    conda:
+        ENVIRONMENT
+    params:
+        groups=lambda wc: [g.number for g in groups()],
+        code=code("slices"),
+    message:
+        "Central slices of the groups' volumes"
+    script:
+        "../scripts/slices.py"
+
+
+rule plotres:
+    input:
+        groups=by_group("results/reconstruction/group_{group}/fscdoc.star"),
+        overall="results/reconstruction/combires.star",
+    output:
+        "results/reconstruction/figures/plotres.png",
+    log:
+        "logs/plotres.log",
+    conda:
+        ENVIRONMENT
+    params:
+        groups=lambda wc: [g.number for g in groups()],
+        pixel_size=CONFIG.pixel_size,
+        box=CONFIG.box,
+        code=code("plotres"),
+    message:
+        "Draw the FSC curves of the groups"
+    script:
+        "../scripts/plotres.py"

@@ -1,0 +1,40 @@
+# The run at a glance.
+
+
+rule summary:
+    input:
+        "results/project/params.star",
+        *REFINEMENT_RESULTS,
+        *PARTICLE_RESULTS,
+        *DEFOCUS_GROUP_RESULTS,
+        alignment_results,
+        micrographs="results/ctf/micrographs.star",
+        selection="results/ctf/sel_micrograph.star",
+        picks="results/particles/coordinates.star",
+        good="results/particles/ngood.star",
+        groups="results/alignment/sel_group.star",
+        particles="results/refinement/particles.star",
+        map="results/refinement/map.mrc",
+        fsc="results/refinement/fsc.star",
+        truth=[path for path in (CONFIG.truth.map, CONFIG.truth.particles, CONFIG.truth.micrographs) if path],
+        stacks=by_group("results/alignment/group_{group}/data.mrcs") if CONFIG.truth.map else [],
+    output:
+        "results/summary.json",
+    log:
+        "logs/summary.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("summary"),
+        runtime=minutes("summary"),
+    params:
+        truth=section("truth"),
+        refinement=PROJECT.iteration_settings(len(ITERATIONS)),
+        optics=section("optics"),
+        name=CONFIG.project.name,
+        micrograph_pixel_size=CONFIG.input.pixel_size,
+        code=code("summary"),
+    message:
+        "Sum up the run"
+    script:
+        "../scripts/summary.py"

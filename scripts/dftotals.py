@@ -1,0 +1,21 @@
+"""Keep the particles of a group above its threshold, sorted by correlation."""
+
+from nephila.io.tables import read_table, write_table
+from nephila.job import logger, start_job
+from nephila.thresholds import apply_thresholds, propose_thresholds
+
+with start_job(snakemake) as job:  # noqa: F821
+    aligned, edited = read_table(job.input.table, kind="poses"), job.params.threshold
+    if len(aligned):
+        thresholds = propose_thresholds(aligned["nphCorrelation"], aligned["nphDefocusGroup"], job.params.share)
+        if edited is not None:
+            # not a number: the edit has no line for this group
+            thresholds = thresholds.assign(nphThreshold=edited).dropna()
+        aligned, rejected = apply_thresholds(aligned, thresholds, "edits/thresh.star")
+        logger.info("%d kept, %d rejected", len(aligned), len(rejected))
+    write_table(
+        job.output[0],
+        aligned,
+        block="particles",
+        comment="Particles above the group's threshold, by falling correlation.",
+    )

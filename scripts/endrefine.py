@@ -1,0 +1,30 @@
+"""Final half maps, map, filtered map, FSC, table of iterations and particle table."""
+
+from nephila.ctf import Optics
+from nephila.fsc import fsc_table, resolution_at
+from nephila.io.mrc import write_volume
+from nephila.io.tables import read_table, write_blocks, write_table
+from nephila.job import logger, start_job
+from nephila.particle_groups import optics_table
+from nephila.refinement.final import final_particles, final_volumes
+from nephila.refinement.model import iteration_table, read_model
+from nephila.refinement.settings import IterationSettings
+from nephila.refinement.sums import add_chunks
+
+with start_job(snakemake) as job:  # noqa: F821
+    settings = IterationSettings(**job.params.settings)
+    number, pixel_size, box = len(job.input.sums) // 2, settings.pixel_size, settings.box
+    sums = add_chunks(job.input.sums[:number]), add_chunks(job.input.sums[number:])
+    volumes = final_volumes(sums, settings, job.params.final["method"], job.params.final["b_factor"], job.threads)
+    logger.info("resolution %s A at FSC 0.143", resolution_at(volumes.fsc.corrected, 0.143, box, pixel_size))
+    for name in ("half1", "half2", "map", "filtered"):
+        write_volume(job.output[name], getattr(volumes, name), pixel_size)
+    write_table(
+        job.output.fsc, fsc_table(volumes.fsc, box, pixel_size), kind="fsc", comment="FSC of the final half maps."
+    )
+    write_table(
+        job.output.iterations, iteration_table([read_model(path) for path in job.input.models]), kind="iterations"
+    )
+    particles = final_particles([read_table(path, kind="particles") for path in job.input.particles])
+    optics = optics_table(job.params.name, Optics(**job.params.optics), pixel_size, box, job.params.original_pixel_size)
+    write_blocks(job.output.particles, {"optics": optics, "particles": particles}, "Refined particles.")

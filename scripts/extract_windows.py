@@ -1,0 +1,18 @@
+"""Cut, flatten and normalise the windows of a batch of micrographs."""
+
+from nephila.io.mrc import read_image
+from nephila.io.tables import read_table, write_table
+from nephila.job import start_job
+from nephila.windows import extract_batch, extraction_settings
+
+with start_job(snakemake) as job:  # noqa: F821
+    pixel_size = job.params.input["pixel_size"] * job.params.input["decimate"]
+    settings = extraction_settings(
+        job.params.particles, job.params.diameter, pixel_size, job.params.box, job.params.seed
+    )
+    coordinates = read_table(job.input.coordinates, kind="coordinates")
+    noise, _ = read_image(job.input.noise)
+    table = extract_batch(
+        coordinates, job.params.names, job.params.box, job.params.input, settings, noise, job.output.stack
+    )
+    write_table(job.output.table, table, kind="particles", comment="Windows of a batch of micrographs.")

@@ -1,0 +1,36 @@
+"""Keep the good particles once each, assign half-sets, and count what was picked and selected."""
+
+import pandas as pd
+
+from nephila.errors import InputError
+from nephila.io.tables import read_table, write_blocks, write_table
+from nephila.job import logger, start_job
+from nephila.particle_selection import assign_random_subsets, percent_selected, remove_duplicates
+
+with start_job(snakemake) as job:  # noqa: F821
+    windows = pd.concat([read_table(path, kind="particles") for path in job.input.windows], ignore_index=True)
+    good = read_table(job.input.good, kind="good")
+    keys = ["rlnMicrographName", "nphParticleNumber"]
+    chosen = windows.merge(good.loc[good["nphKeep"] == 1, keys], on=keys, how="inner", validate="one_to_one")
+    if not len(chosen):
+        raise InputError(
+            f"no particles are left of {len(windows)} windows; look at results/particles/picks_by_micrograph.star, "
+            "picking.threshold and edits/good.star"
+        )
+    table = chosen
+    if "rlnCoordinateX" in chosen:
+        table, dropped = remove_duplicates(chosen, job.params.distance, job.params.pixel_size)
+        logger.info("%d good particles, %d duplicates dropped", len(table), len(dropped))
+    table = table.reset_index(drop=True)
+    # particles that were given may have half-sets and defoci of their own
+    if "rlnRandomSubset" not in table:
+        table = assign_random_subsets(table, job.params.seed)
+    ctf = read_table(job.input.defocus, kind="defocus")
+    columns = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnCtfFigureOfMerit", "rlnCtfMaxResolution"]
+    new = ["rlnMicrographName", *(name for name in columns if name in ctf and name not in table)]
+    table = table.merge(ctf[new], on="rlnMicrographName", how="left", validate="many_to_one")
+    write_table(job.output.table, table, kind="particles", comment="Selected particles.")
+    by_micrograph, overall = percent_selected(read_table(job.input.coordinates, block="particles"), table)
+    write_blocks(
+        job.output.percent, {"percent_selected": by_micrograph, "overall": overall}, "Picked and selected particles."
+    )

@@ -1,0 +1,46 @@
+"""Sum up the run in results/summary.json."""
+
+import json
+
+from nephila.ctf import Optics
+from nephila.io.atomic import write_text
+from nephila.io.mrc import read_volume
+from nephila.io.tables import read_table
+from nephila.job import start_job
+from nephila.refinement.merge import load_mask
+from nephila.refinement.settings import IterationSettings
+from nephila.summary import compare_with_truth, cost_by_stage, half_map_resolution, versions
+
+with start_job(snakemake) as job:  # noqa: F821
+    settings = IterationSettings(**job.params.refinement)
+    picks, micrographs = (
+        read_table(job.input.picks, block="particles"),
+        read_table(job.input.micrographs, kind="defocus"),
+    )
+    kept, refined = picks[picks["nphKeep"] == 1], read_table(job.input.particles, kind="particles")
+    aligned = read_table(job.input.groups, kind="sel_group")
+    selection = read_table(job.input.selection, kind="sel_micrograph")
+    volume, _ = read_volume(job.input.map)
+    summary = {
+        "project": job.params.name,
+        "micrographs": {"given": len(micrographs), "kept": int(selection["nphKeep"].sum())},
+        "particles": {
+            "picked": len(kept),
+            "selected": len(read_table(job.input.good, kind="particles")),
+            "aligned": int(aligned["nphParticles"].sum()),
+            "refined": len(refined),
+        },
+        "defocus_groups": len(aligned),
+        "resolution": half_map_resolution(read_table(job.input.fsc, kind="fsc"), settings.box, settings.pixel_size),
+        "pixel_size": settings.pixel_size,
+        "box": settings.box,
+        "symmetry": settings.symmetry,
+    }
+    if any(job.params.truth.values()):
+        summary["truth"] = compare_with_truth(
+            refined, volume, load_mask(settings), job.params.truth, settings, Optics(**job.params.optics),
+            job.params.micrograph_pixel_size, kept, micrographs, job.threads,
+        )  # fmt: skip
+    summary["cost"] = cost_by_stage("logs")
+    summary["versions"] = versions()
+    write_text(job.output[0], json.dumps(summary, indent=2) + "\n")
