@@ -1,0 +1,64 @@
+"""The documents name what there is: columns, rules, functions, files."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+
+COLUMN = re.compile(r"[\"'](nph[A-Z]\w*)[\"']")
+RULE = re.compile(r"^\s*(?:rule|checkpoint) (\w+):", re.MULTILINE)
+
+
+def sources(repository):
+    return [*(repository / "nephila").rglob("*.py"), *(repository / "scripts").glob("*.py")]
+
+
+def test_every_column_of_ours_is_described(repository):
+    described = set(re.findall(r"`(nph\w+)`", (repository / "docs" / "files.md").read_text()))
+    used = {name for path in sources(repository) for name in COLUMN.findall(path.read_text())}
+    assert sorted(used - described) == [], "describe these columns in docs/files.md"
+
+
+def test_every_rule_is_in_the_method_and_has_its_script(repository):
+    text = "".join(path.read_text() for path in (repository / "rules").glob("*.smk"))
+    rules = set(RULE.findall(text))
+    named = set(re.findall(r"`(\w+)`", (repository / "docs" / "method.md").read_text()))
+    assert sorted(rules - named) == [], "name these rules in docs/method.md"
+    scripts = set(re.findall(r"\.\./scripts/(\w+)\.py", text))
+    assert sorted(scripts - {path.stem for path in (repository / "scripts").glob("*.py")}) == []
+
+
+def test_every_function_named_in_the_method_exists(repository):
+    missing = []
+    for name in re.findall(r"^\|.*\| ([^|]*) \|$", (repository / "docs" / "method.md").read_text(), re.MULTILINE):
+        module = None
+        for path in re.findall(r"`([a-z_]\w*(?:\.\w+)*)`", name):
+            parts = path.split(".")
+            if len(parts) > 1:
+                module = parts[:-1]
+            if not exists(module, parts[-1]):
+                missing.append(path)
+    assert missing == []
+
+
+def exists(module, name):
+    try:
+        if hasattr(importlib.import_module(".".join(["nephila", *module])), name):
+            return True
+        importlib.import_module(".".join(["nephila", *module, name]))
+    except ImportError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/method.md", "docs/files.md", "docs/conventions.md"]
+)
+def test_links_lead_somewhere(repository, document):
+    path = repository / document
+    targets = [link for link in re.findall(r"\]\(([^)#]+)", path.read_text()) if not link.startswith("http")]
+    assert [link for link in targets if not (path.parent / link).exists()] == []
+    scripts = re.findall(r"`(scripts/\w+\.py)`", path.read_text())
+    assert [name for name in scripts if not (repository / name).exists()] == []

@@ -1,0 +1,105 @@
+"""The model of memory and time: against peaks measured in whole runs, and how requests grow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nephila import resources
+from nephila.config import parse_config
+from nephila.resources import Work, cpu_seconds, peak_memory_mb, request_mb, request_minutes
+
+SMALL = Work(60, 409600, 6, 3, 87, 3, 0.5, 10240, 21, truth=True)
+MIDDLE = Work(90, 1048576, 24, 12, 1618, 13, 0.13, 10240, 42, truth=True)
+LARGE = Work(144, 1488000, 20, 12, 2404, 8, 0.21, 10240, 50)
+BIG = Work(256, 4096.0**2, 10000, 12, 1_000_000, 60, 0.02, 10240, 90)
+
+MEASURED = {  # peak resident MB of whole runs with boxes of 60, 90 and 144 px
+    "recon": (311, 429, 934),
+    "merge_recon": (312, 455, 1089),
+    "grploop": (335, 910, 971),
+    "mergegroups": (319, 443, 730),
+    "endmerge": (283, 372, 639),
+    "endrefine": (351, 564, 1657),
+    "apshgrp": (273, 355, 356),
+    "average": (253, 284, 357),
+    "average_all": (279, 349, 474),
+    "prepare": (267, 295, 403),
+    "refproj": (251, 268, 330),
+    "win2stk": (178, 181, 250),
+    "extract_windows": (178, 216, 402),
+    "powdefocus": (275, 320, 324),
+    "lfc_pick": (350, 389, 336),
+    "renumber": (236, 243, 247),
+}
+
+
+@pytest.mark.parametrize("rule", MEASURED)
+def test_the_model_is_within_30_percent_of_measured_peaks(rule: str) -> None:
+    for work, peak in zip((SMALL, MIDDLE, LARGE), MEASURED[rule], strict=True):
+        assert peak_memory_mb(rule, work) == pytest.approx(peak, rel=0.3)
+
+
+def test_a_rule_that_is_not_named_is_light() -> None:
+    assert peak_memory_mb("makeparams", BIG) == resources.LIGHT_MB
+    assert cpu_seconds("makeparams", BIG) == resources.START_SECONDS
+
+
+@pytest.mark.parametrize("rule", MEASURED)
+def test_requests_cover_the_peak_and_double_with_each_attempt(rule: str) -> None:
+    first, second, third = (request_mb(rule, BIG, attempt) for attempt in (1, 2, 3))
+    assert first >= peak_memory_mb(rule, BIG) + resources.SNAKEMAKE_MB
+    assert first % resources.STEP_MB == 0
+    assert 2 * first - resources.STEP_MB <= second <= 2 * first and third >= 2 * second - resources.STEP_MB
+
+
+def test_time_grows_with_the_attempt_and_shrinks_with_threads() -> None:
+    assert request_minutes("makeparams", BIG) == 30
+    assert request_minutes("makeparams", BIG, attempt=3) == 120
+    assert request_minutes("grploop", BIG, threads=8) <= request_minutes("grploop", BIG, threads=1)
+
+
+def test_no_job_holds_all_particles() -> None:
+    """Ten times the particles leave the images in memory of a refinement job as they are."""
+    few, many = (Work(256, 1.0, 1000, 12, n, 60, 0.02, 10240, 90) for n in (100_000_000, 1_000_000_000))
+    assert peak_memory_mb("grploop", many) == pytest.approx(peak_memory_mb("grploop", few), rel=0.05)
+    assert peak_memory_mb("endmerge", many) == pytest.approx(peak_memory_mb("endmerge", few), rel=0.05)
+
+
+def test_chunks_and_their_groups() -> None:
+    assert BIG.chunks == 49 and BIG.groups_per_chunk == 3
+    assert SMALL.chunks == 1 and SMALL.groups_per_chunk == 3
+    assert BIG.at_band(500).band == 128
+
+
+def test_an_estimate_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from nephila.io.mrc import write_image
+
+    monkeypatch.chdir(tmp_path)
+    write_image("a.mrc", np.zeros((1024, 2048), np.float32), 1.0)
+    config = parse_config({"input": {"pixel_size": 1.0}, "particle": {"diameter": 64.0, "box": 64}})
+    work = resources.estimate_work(config, ["a.mrc", "b.mrc"])
+    assert work.micrograph_px == 1024 * 2048 and work.particles == 2 * 128
+    assert work.groups == 2 and work.batch == 2
+    assert resources.gridded_shell(1, 64) is None
+
+
+def test_an_estimate_follows_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    from nephila.io.tables import write_table
+
+    monkeypatch.chdir(tmp_path)
+    config = parse_config({})
+    for numbers, share in ((["1", "1", "2"], 2 / 3), (["1", "2", "3"], 1 / 3)):
+        table = pd.DataFrame({"rlnMicrographName": list("abc"), "nphDefocusGroup": [int(n) for n in numbers]})
+        write_table(resources.GROUPS, table, kind="def_sort")
+        write_table(
+            resources.COUNTS, pd.DataFrame({"rlnMicrographName": list("abc"), "nphPicked": [5, 6, 7]}), block="picks"
+        )
+        work = resources.estimate_work(config, list("abc"))
+        assert (work.particles, work.groups) == (18, len(set(numbers)))
+        assert work.group_share == pytest.approx(share)
