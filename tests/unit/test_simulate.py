@@ -232,7 +232,8 @@ def test_project_micrograph_does_not_depend_on_the_others(project: Path, tmp_pat
 
 
 def test_project_configuration_is_valid(project: Path) -> None:
-    config = pytest.importorskip("nephila.config")
+    from nephila import config
+
     loaded = config.load_config(project / "config.yaml")
     assert loaded.input.pixel_size == 4.0 and loaded.particle.diameter >= 110 and loaded.optics.cs_mm == 2.7
     assert loaded.particle.box == len(read_image(project / "truth/map.mrc")[0])
