@@ -1,7 +1,9 @@
 # make demo     simulate micrographs and run the whole workflow on them
 # make test     the quick tests
+# make bounds   the unit tests with every array index of the kernels checked
 # make lint     format, rules and types
 # make bench    speed and accuracy beside RELION's, 15 minutes; make bench BENCH=--quick: two
+# make docs     the documentation as a site, docs/_build/index.html
 # make lock     new requirements.lock from the newest releases
 # make clean    remove the environment, caches and the demo
 #
@@ -9,7 +11,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean python-is-new-enough
+.PHONY: help demo test bounds lint bench docs lock clean python-is-new-enough
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +51,10 @@ demo: $(VENV)/run.stamp demo/config.yaml
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 
+# every index that a kernel uses is checked; its compiled code is kept apart from the usual
+bounds: $(VENV)/dev.stamp
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/$(VENV)/numba-bounds $(BIN)/python -m pytest -q tests/unit
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -59,15 +65,26 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/run.stamp
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
 
+$(VENV)/docs.stamp: pyproject.toml requirements.lock | $(VENV)/run.stamp
+	$(PIP) --editable '.[docs]'
+	@touch $@ $(VENV)/run.stamp
+
+# every warning is an error, a broken link is a warning
+docs: $(VENV)/docs.stamp
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo "Read docs/_build/index.html"
+
 lock: | python-is-new-enough
 	rm -rf $(VENV)/lock && mkdir -p $(VENV) && "$(PYTHON)" -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --upgrade . && $(VENV)/lock/bin/pip freeze --exclude nephila >$(VENV)/1
 	$(VENV)/lock/bin/pip install --quiet '.[slurm]' && $(VENV)/lock/bin/pip freeze --exclude nephila >$(VENV)/2
 	$(VENV)/lock/bin/pip install --quiet '.[slurm,dev]' && $(VENV)/lock/bin/pip freeze --exclude nephila >$(VENV)/3
+	$(VENV)/lock/bin/pip install --quiet '.[slurm,dev,docs]' && $(VENV)/lock/bin/pip freeze --exclude nephila >$(VENV)/4
 	{ echo "# Versions that work together, for pip install --constraint. Written by 'make lock'."; \
 	  echo; echo "# run time"; cat $(VENV)/1; \
 	  echo; echo "# extra: slurm"; grep -vxFf $(VENV)/1 $(VENV)/2; \
-	  echo; echo "# extra: dev"; grep -vxFf $(VENV)/2 $(VENV)/3; } >requirements.lock
+	  echo; echo "# extra: dev"; grep -vxFf $(VENV)/2 $(VENV)/3; \
+	  echo; echo "# extra: docs"; grep -vxFf $(VENV)/3 $(VENV)/4; } >requirements.lock
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

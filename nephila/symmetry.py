@@ -228,7 +228,8 @@ def symmetrise_volume(
     if len(rotations) == 1:
         transform = centred_rfftn(data, threads)
     else:
-        n_pad, width = 2 * n, 4
+        # the window reaches two cells beyond the largest |k|: an odd side needs the room
+        n_pad, width = 2 * (n + n % 2), 4
         beta = 1.1 * kaiser_bessel_beta(width, 2.0)
         place = np.arange(n) - n // 2
         along = 1.0 / kaiser_bessel_transform(place / n_pad, width, beta)
