@@ -17,7 +17,7 @@ from benchmarks.kernels import Setting
 from benchmarks.measure import child_seconds
 from benchmarks.phantom import FIELD_A, OPTICS, ParticleSet, Phantom
 from nephila.alignment import BLOCK, AlignmentSettings, ParticleCtfs, Poses, align_exhaustively, align_locally
-from nephila.backprojection import Backprojector
+from nephila.backprojection import PENDING_BYTES, Backprojector
 from nephila.finishing import finish
 from nephila.fourier import centred_rfft2
 from nephila.io.mrc import open_stack
@@ -78,7 +78,7 @@ def stream(folder: Path, n: int, particles: int, threads: int, local: bool) -> d
     projector = FourierProjector.from_volume(phantom.volume(), threads=threads)
     band = Setting(n, folder).count("band")
     settings = AlignmentSettings(bands=(band // 2, band) if local else (8, band), candidates=6)
-    sums = Backprojector(n, data_scale=float(np.std(stack[0:16])) * n)
+    sums = Backprojector(n, data_scale=float(np.std(stack[0:16])) * n, pending_bytes=PENDING_BYTES)
     spent = {"align": 0.0, "grid": 0.0, "finish": 0.0}
     wall = {f"{name}_wall": 0.0 for name in spent}
 
@@ -98,14 +98,15 @@ def stream(folder: Path, n: int, particles: int, threads: int, local: bool) -> d
             found = align_exhaustively(images, projector, ctfs, settings, threads=threads)
         timed("align", start)
         start = time.process_time(), time.perf_counter()
-        for block in range(0, len(part), 128):
-            rows = slice(block, min(block + 128, len(part)))
+        for block in range(0, len(part), 64):
+            rows = slice(block, min(block + 64, len(part)))
             planes = ctfs.planes(rows, n)
             poses = found.poses
             sums.insert(
                 centred_rfft2(images[rows]), poses.matrices[rows], planes, shifts_px=poses.shifts[rows], threads=threads
             )
         timed("grid", start)
+        print(f"{first + len(part)} of {particles}, peak {peak_memory_gb():.2f} GB", file=sys.stderr, flush=True)
     start = time.process_time(), time.perf_counter()
     finish(sums.partial_sum(), threads=threads)
     timed("finish", start)

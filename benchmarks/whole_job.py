@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nephila.alignment.ctfs import ParticleCtfs
-from nephila.backprojection import Backprojector
+from nephila.backprojection import PENDING_BYTES, Backprojector
 from nephila.ctf import Optics
 from nephila.finishing import finish
 from nephila.fourier import centred_rfft2
@@ -19,7 +19,7 @@ from nephila.geometry import euler_matrix
 from nephila.io.mrc import open_stack, write_volume
 from nephila.io.tables import read_blocks
 
-BLOCK = 256
+BLOCK = 64
 
 
 def collect(table_path: Path, count: int | None = None) -> tuple[Backprojector, float]:
@@ -39,7 +39,7 @@ def collect(table_path: Path, count: int | None = None) -> tuple[Backprojector, 
         part = slice(first, min(first + BLOCK, len(table)))
         images = np.asarray(stack[part], dtype=np.float32)
         if collector is None:
-            collector = Backprojector(n, data_scale=float(images.std()) * n)
+            collector = Backprojector(n, data_scale=float(images.std()) * n, pending_bytes=PENDING_BYTES)
         collector.insert(centred_rfft2(images), matrices[part], ctfs.planes(part, n), shifts_px=shifts[part])
     assert collector is not None
     return collector, pixel

@@ -326,3 +326,31 @@ def pool_averages(
         norm = np.sqrt(float((a * a).sum()) * float((b * b).sum()))
         correlation[view] = float((a * b).sum()) / norm if norm > 0 else 0.0
     return averages, correlation
+
+
+def pool_variances(averages: Sequence[ImageSource], variances: Sequence[ImageSource], counts: npt.ArrayLike) -> Float32:
+    """Variance of each view's particles over all groups, from the groups' averages and variances.
+
+    Parameters
+    ----------
+    averages, variances : by group, [views, n, n] each; variances with the divisor count - 1
+    counts : [groups, views], particles in each
+
+    Returns
+    -------
+    float32 [views, n, n]; 0 for views with fewer than 2 particles
+    """
+    numbers = np.asarray(counts, dtype=np.float64)
+    pooled = np.zeros(averages[0].shape if averages else (0, 0, 0), dtype=np.float32)
+    for view in np.flatnonzero(numbers.sum(axis=0) > 1):
+        total = squares = np.zeros(pooled.shape[1:])
+        for average, variance, count in zip(averages, variances, numbers[:, view], strict=True):
+            if count:
+                mean = np.asarray(average[int(view)], dtype=np.float64)
+                total = total + count * mean
+                squares = (
+                    squares + (count - 1) * np.asarray(variance[int(view)], dtype=np.float64) + count * mean * mean
+                )
+        number = numbers[:, view].sum()
+        pooled[view] = np.maximum(squares - total * total / number, 0.0) / (number - 1)
+    return pooled

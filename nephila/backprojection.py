@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,42 @@ from nephila.partial_sum import WINDOW_WIDTH, GridShape, PartialSum
 Float32 = npt.NDArray[np.float32]
 Complex64 = npt.NDArray[np.complex64]
 
+PENDING_BYTES = 256 * 2**20  # enough that walking through the volume costs little beside the images
 _BLOCK_PARTICLES = 512
-_BLOCK_BYTES = 256 * 2**20
 _TILE_BYTES = 3 * 2**19
 _CELL_LIMIT = 2.0**30  # what a block may add to one 32-bit cell
+
+
+def _image_bytes(n: int) -> int:
+    """What one weighted image takes: four numbers per sample, of which one is only there for the alignment."""
+    return 16 * n * (n // 2 + 1)
+
+
+@dataclass
+class _Pending:
+    """Weighted images that are not gridded yet: values [b, n, n // 2 + 1, 4], axes [b, 6], largest value [b]."""
+
+    values: Float32
+    axes: npt.NDArray[np.float64]
+    largest: Float32
+    filled: int = 0
+
+    @classmethod
+    def empty(cls, n: int, size: int = 0) -> _Pending:
+        values = np.zeros((size, n, n // 2 + 1, 4), dtype=np.float32)
+        return cls(values, np.empty((size, 6)), np.empty(size, dtype=np.float32))
+
+    def reserve(self, size: int, n: int) -> None:
+        """Make room for `size` images; what is there already stays valid only if none wait."""
+        if len(self.values) < size:
+            fresh = _Pending.empty(n, size)
+            self.values, self.axes, self.largest = fresh.values, fresh.axes, fresh.largest
+
+    def take(self, axes: npt.NDArray[np.float64], largest: Float32) -> None:
+        """Count images as waiting whose values were written behind the others."""
+        rows = slice(self.filled, self.filled + len(largest))
+        self.axes[rows], self.largest[rows] = axes, largest
+        self.filled = rows.stop
 
 
 class Backprojector:
@@ -41,6 +74,9 @@ class Backprojector:
             is None. Sums are kept in steps of data_scale / 16384, finer than any noise; those that are to be added to
             each other must agree in it.
         weight_scale: typical particle weight times noise weight.
+        pending_bytes: weighted images are kept in so much memory and gridded when it is full, or when the sums are asked
+            for: each time the whole volume is walked through, which small portions would do over and over. 0: at the end
+            of each `insert`.
     """
 
     def __init__(
@@ -51,6 +87,7 @@ class Backprojector:
         *,
         data_scale: float | None = None,
         weight_scale: float = 1.0,
+        pending_bytes: int = 0,
     ) -> None:
         self.grid = GridShape.of(n, padding, max_radius, data_scale, weight_scale)
         self._row_start = gridding.sphere_rows(self.grid.radius_cells)
@@ -60,6 +97,15 @@ class Backprojector:
         self._column_limit = _column_limits(n, self.grid.max_radius)
         beta = kaiser_bessel_beta(WINDOW_WIDTH, self.grid.padding)
         self._taps = weight_polynomials(WINDOW_WIDTH, beta, gridding.DEGREE).astype(np.float32)
+        self._keeps_pending = pending_bytes > 0
+        limit = (
+            pending_bytes // _image_bytes(n)
+            if pending_bytes
+            else min(_BLOCK_PARTICLES, PENDING_BYTES // _image_bytes(n))
+        )
+        self._block = max(1, limit)
+        self._pending = _Pending.empty(n)
+        self._threads = 1
 
     def insert(
         self,
@@ -89,11 +135,11 @@ class Backprojector:
         used = particle_weights > 0
         radial = self._radial_weights(noise_weights)
         rows = np.flatnonzero(used)
-        per_image = 16 * self.grid.n * (self.grid.n // 2 + 1)
-        block = max(1, min(_BLOCK_PARTICLES, _BLOCK_BYTES // per_image))
-        values = np.zeros((min(block, max(len(rows), 1)), self.grid.n, self.grid.n // 2 + 1, 4), dtype=np.float32)
-        for first in range(0, len(rows), block):
-            part = rows[first : first + block]
+        self._pending.reserve(self._block if self._keeps_pending else min(self._block, len(rows)), self.grid.n)
+        first = 0
+        while first < len(rows):
+            filled = self._pending.filled
+            part = rows[first : first + self._block - filled]
             chosen: Any = slice(part[0], part[-1] + 1) if part[-1] - part[0] + 1 == len(part) else part
             phases = self._shift_phases(None if shifts is None else shifts[chosen])
             largest = gridding.weigh_images(
@@ -104,15 +150,25 @@ class Backprojector:
                 self._column_limit,
                 *phases,
                 np.array([1.0 / self.grid.value_step, 1.0 / self.grid.weight_step]),
-                values,
+                self._pending.values[filled:],
             )
             self._check_range(largest, part)
-            self._grid_block(values, axes[chosen], largest, threads)
+            self._pending.take(axes[chosen], largest)
+            if self._pending.filled == self._block:
+                self._flush(threads)
+            first += len(part)
+        if self._keeps_pending:
+            self._threads = threads
+        else:
+            self._flush(threads)
+            self._pending = _Pending.empty(self.grid.n)
         self._particles += int(np.count_nonzero(used))
         self._weight_units += int(np.rint(particle_weights[used].astype(np.float64) / self.grid.weight_step).sum())
 
     def partial_sum(self) -> PartialSum:
         """What was collected so far. The arrays are shared with this object, not copied."""
+        self._flush(self._threads)
+        self._pending = _Pending.empty(self.grid.n)
         return PartialSum(self.grid, self._sums, self._particles, self._weight_units)
 
     def _check(
@@ -189,15 +245,18 @@ class Backprojector:
                 "raise the scales"
             )
 
-    def _grid_block(self, values: Float32, axes: npt.NDArray[np.float64], largest: Float32, threads: int) -> None:
-        """Grid weighted images, in runs that cannot overflow the 32-bit tiles."""
+    def _flush(self, threads: int) -> None:
+        """Grid the images that wait, in runs that cannot overflow the 32-bit tiles."""
+        waiting = self._pending
+        largest = waiting.largest[: waiting.filled]
         total = np.cumsum(np.maximum(largest.astype(np.float64), 1.0))
         first = 0
         while first < len(largest):
             before = total[first - 1] if first else 0.0
             last = max(first + 1, int(np.searchsorted(total, before + _CELL_LIMIT, side="right")))
-            self._grid_run(values, axes, first, last, threads)
+            self._grid_run(waiting.values, waiting.axes, first, last, threads)
             first = last
+        waiting.filled = 0
 
     def _grid_run(self, values: Float32, axes: npt.NDArray[np.float64], first: int, last: int, threads: int) -> None:
         side = 2 * self.grid.radius_cells + 1

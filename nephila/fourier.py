@@ -41,21 +41,25 @@ def rfft2(images: npt.ArrayLike) -> Complex64:
     return out.reshape(*data.shape[:-1], -1) if stack.size else out.reshape(*data.shape[:-1], out.shape[-1])
 
 
-def irfft2(transforms: npt.ArrayLike, nx: int) -> Float32:
-    """Real images [..., ny, nx] of half transforms [..., ny, nx // 2 + 1]; the inverse of `rfft2`."""
+def irfft2(transforms: npt.ArrayLike, nx: int, out: Float32 | None = None) -> Float32:
+    """Real images [..., ny, nx] of half transforms [..., ny, nx // 2 + 1]; the inverse of `rfft2`.
+
+    out : where to put them, contiguous float32; new memory costs a large stack a tenth of the time
+    """
     data = np.asarray(transforms, dtype=np.complex64)
     if data.shape[-1] != nx // 2 + 1:
         raise InputError(f"a half transform of {data.shape[-1]} columns does not belong to images of {nx} columns")
     stack = data.reshape(-1, *data.shape[-2:])
-    out = np.empty((*stack.shape[:-1], nx), dtype=np.float32)
+    images = np.empty((*data.shape[:-1], nx), dtype=np.float32) if out is None else out
+    target = images.reshape(*stack.shape[:-1], nx)
     if stack.size:
         plan = _plan(stack.shape[-2], nx, forward=False)
         scale = np.float32(1.0 / (stack.shape[-2] * nx))
         for i in range(len(stack)):
             plan.input_array[:] = stack[i]
             plan.execute()
-            np.multiply(plan.output_array, scale, out=out[i])
-    return out.reshape(*data.shape[:-1], nx)
+            np.multiply(plan.output_array, scale, out=target[i])
+    return images
 
 
 _plans = threading.local()

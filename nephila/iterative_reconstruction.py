@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from nephila.errors import InputError
 from nephila.finishing import finish, mean_weight_by_shell, regulariser_by_shell, symmetrise_sums
+from nephila.fourier import filter_shells
 from nephila.masks import spherical_mask
 from nephila.normal_equations import NormalEquations, dot
 from nephila.partial_sum import PartialSum
+from nephila.radial_prior import powers_inside_and_outside, signal_to_noise
 from nephila.symmetry import point_group_matrices, symmetrise_volume
 
 Float32 = npt.NDArray[np.float32]
@@ -24,8 +26,15 @@ Float64 = npt.NDArray[np.float64]
 
 
 _TRUSTED = 0.3
-# Width of the sphere's edge inside its radius, in boxes: a sharp one leaks errors of low frequencies into high ones
-_EDGE = 0.02
+# Width of the sphere's edge inside its radius, in boxes: a sharp one leaks errors of low frequencies into high ones, a wide
+# one is no constraint
+_EDGE = 0.1
+_RICHARDSON_EDGE = 0.02
+# Least SNR of a shell that the prior knows: no shell is wiped out
+_LEAST_SNR = 0.1
+# Power of what the equations get wrong, as shares of a shell's signal (near Nyquist; measured) and of the strongest shell's
+_OWN_ERROR = 0.1
+_LEAKED_ERROR = 1e-8
 
 
 @dataclass(frozen=True)
@@ -35,14 +44,17 @@ class ConjugateGradientSettings:
     Attributes:
         rounds: at most so many (SPIDER: 25, from zero). More follow the data further into the gaps between views.
         tolerance: stop when the residual has fallen to this share of the first one.
+        prior: weight of the radial prior: a shell's mean weight over `prior` times its SNR, as the map by division shows
+            it, is added to the equations, unless a regulariser or an SNR is given; 0 for none.
         smoothness: weight of the squared first derivative, in units of the particles' mean weight at the largest |k|.
-        radius: of the sphere that holds the object, in units of n / 2.
+        radius: of the sphere that holds the object, in units of n / 2; the outer fifth of it fades out.
     """
 
     rounds: int = 5
     tolerance: float = 1e-3
-    smoothness: float = 0.2
-    radius: float = 0.95
+    prior: float = 3.0
+    smoothness: float = 0.0
+    radius: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,16 +79,15 @@ class RichardsonSettings:
 
 
 def normal_equations(
-    partial: PartialSum, symmetry: str, added: Float64, radius: float, threads: int = 1
+    partial: PartialSum, symmetry: str, added: Float64, radius: float, threads: int = 1, edge: float = _EDGE
 ) -> NormalEquations:
-    """The equations of a sum: `added` per shell in units of the expected density, the object within `radius` of n /
-    2."""
+    """The equations of a sum: `added` per shell in units of the expected density, the object within `radius` of n / 2,
+    whose outermost `edge` (in boxes) fades out."""
     grid = partial.grid
     numerator, denominator, smoothings = symmetrise_sums(*partial.expand(), grid, symmetry)
     cells = np.arange(grid.radius_cells + 1) / grid.padding
     by_cell = np.interp(cells, np.arange(grid.n // 2 + 1), added * partial.expected_density())
-    edge = _EDGE * grid.n
-    mask = spherical_mask(grid.n, max(radius * grid.n / 2 - edge, 1.0), edge + 1.0)
+    mask = spherical_mask(grid.n, max(radius * grid.n / 2 - edge * grid.n, 1.0), edge * grid.n + 1.0)
     rim = grid.max_radius * grid.padding
     window = grid.window_transform() ** smoothings
     # beyond _TRUSTED of the padded side, copies of the padded volume overlap too much to take the window out
@@ -95,10 +106,12 @@ def conjugate_gradients(
     settings: ConjugateGradientSettings | None = None,
     threads: int = 1,
 ) -> Float32:
-    """Reconstruct by preconditioned conjugate gradients with first-derivative regularisation (SPIDER's BP CG).
+    """Reconstruct by preconditioned conjugate gradients with a radial prior (Tikhonov; in the place of SPIDER's BP CG).
 
-    They start from the division's volume, and mend what a division cell by cell cannot see: uneven views, low
-    frequencies, the empty space around the object.
+    They start from the division's volume, and mend what a division cell by cell cannot see: uneven views, noise in cells
+    that few views measure, low frequencies, the empty space around the object. The prior is the Wiener filter's, cell by
+    cell; its mean effect on a shell is taken out again, so that the map is not filtered. Shells in which the division's
+    errors lie below the equations' own (data nearly without noise) keep the division.
 
     Args:
         partial, symmetry, regulariser, snr: as in `nephila.finishing.finish`.
@@ -114,14 +127,30 @@ def conjugate_gradients(
         point_group_matrices(symmetry)
         return np.zeros((n,) * 3, dtype=np.float32)
     means = mean_weight_by_shell(partial)
-    added = regulariser_by_shell(n, regulariser, snr, means)
+    if not means.any():
+        return np.zeros((n,) * 3, dtype=np.float32)
+    divided = finish(partial, symmetry, regulariser, snr=snr, threads=threads)
+    inside, outside = powers_inside_and_outside(divided, threads)
+    own_prior = regulariser is None and snr is None and chosen.prior > 0
+    known = chosen.prior * signal_to_noise(inside, outside, _LEAST_SNR) if own_prior else snr
+    added = regulariser_by_shell(n, regulariser, known, means)
     # |k|^2 weighs the first derivative; the unit of `added` falls as 1 / |k|
     shells = np.arange(n // 2 + 1) / partial.grid.max_radius
     added = added + chosen.smoothness * means[1 : partial.grid.max_radius + 1].mean() * shells**3
     equations = normal_equations(partial, symmetry, added, chosen.radius, threads)
-    start = finish(partial, symmetry, regulariser, snr=snr, threads=threads)
-    volume = equations.solve(chosen.rounds, chosen.tolerance, start)
+    volume = equations.solve(chosen.rounds, chosen.tolerance, divided) * equations.mask
+    divided *= equations.mask
+    if own_prior:
+        volume = filter_shells(volume, 1.0 + 1.0 / np.asarray(known, dtype=np.float64))
+    volume = divided + filter_shells(volume - divided, _trust(inside, outside))
+    volume[equations.mask == 0] = 0.0
     return symmetrise_volume(volume, point_group_matrices(symmetry)) if symmetry.upper() != "C1" else volume
+
+
+def _trust(inside: Float64, outside: Float64) -> Float64:
+    """By shell: the division's errors, which the surroundings show, against them and the equations' own together."""
+    own = _OWN_ERROR * np.maximum(inside - outside, 0.0) + _LEAKED_ERROR * inside.max()
+    return np.asarray(np.where(own > 0, outside / np.where(own > 0, outside + own, 1.0), 1.0))
 
 
 def richardson(
@@ -148,8 +177,11 @@ def richardson(
     if partial.particles == 0 or partial.weight <= 0:
         point_group_matrices(symmetry)
         return np.zeros((n,) * 3, dtype=np.float32)
-    added = regulariser_by_shell(n, regulariser, snr, mean_weight_by_shell(partial))
-    equations = normal_equations(partial, symmetry, added, chosen.radius, threads)
+    means = mean_weight_by_shell(partial)
+    if not means.any():
+        return np.zeros((n,) * 3, dtype=np.float32)
+    added = regulariser_by_shell(n, regulariser, snr, means)
+    equations = normal_equations(partial, symmetry, added, chosen.radius, threads, _RICHARDSON_EDGE)
     step = np.float32(chosen.step / equations.largest_eigenvalue())
     volume = np.zeros_like(equations.right)
     last = np.inf

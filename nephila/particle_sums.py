@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nephila.backprojection import Backprojector
-from nephila.ctf import Optics, ctf_2d
+from nephila.alignment.ctfs import ParticleCtfs
+from nephila.backprojection import PENDING_BYTES, Backprojector
+from nephila.ctf import Optics
 from nephila.fourier import centred_rfft2
 from nephila.geometry import euler_matrix
 from nephila.job import Progress
@@ -35,7 +36,8 @@ def ctf_planes(table: pd.DataFrame, n: int, pixel_size: float, optics: Optics, m
     values = table[columns].to_numpy(dtype=np.float64)
     if len(values) and (values == values[0]).all():
         values = values[:1]
-    return ctf_2d(n, pixel_size, values[:, 0], values[:, 1], values[:, 2], optics)
+    u, v, angle = values.T
+    return ParticleCtfs(u, v, angle, optics, pixel_size).planes(slice(None), n)
 
 
 def pose_matrices(table: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -46,6 +48,13 @@ def pose_matrices(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 def pose_shifts(table: pd.DataFrame, pixel_size: float) -> npt.NDArray[np.float64]:
     """Origins [m, 2] (x, y) in px of a table's origins in A."""
     return table[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(dtype=np.float64) / pixel_size
+
+
+def particle_weights(table: pd.DataFrame) -> Float32:
+    """Weights [m] of a table's particles in sums: nphWeight, 1 where there is no such column."""
+    if "nphWeight" not in table:
+        return np.ones(len(table), dtype=np.float32)
+    return table["nphWeight"].to_numpy(dtype=np.float32)
 
 
 def backproject_table(
@@ -69,7 +78,7 @@ def backproject_table(
     progress : what to call the work in the log
     """
     images = ParticleImages(table)
-    projector = Backprojector(box, max_radius=max_radius)
+    projector = Backprojector(box, max_radius=max_radius, pending_bytes=PENDING_BYTES)
     counter = Progress(len(table), progress) if progress else None
     for first in range(0, len(table), BLOCK):
         rows = slice(first, min(first + BLOCK, len(table)))
@@ -78,7 +87,7 @@ def backproject_table(
             centred_rfft2(images[rows]),
             pose_matrices(part),
             ctf_planes(part, box, pixel_size, optics, mode),
-            None,
+            particle_weights(part),
             noise_weights,
             pose_shifts(part, pixel_size),
             threads,

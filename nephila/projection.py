@@ -31,9 +31,11 @@ PRECISE_PADDING = 2.0
 # Above the textbook's beta, which serves the box's rim too: particles leave that empty, and the error halves
 BETA_FACTOR = 1.1
 # Samples are taken ring by ring, within a ring tile by tile, so that neighbours find their taps in the cache
-RING_WIDTH = 16
+RING_WIDTH = 8
 TILE = 8
-BLOCK_PIXELS = 2**22  # images are made in blocks of so many pixels
+# Slices that are made together share what they bring into the cache; beyond so many pixels memory counts more
+BLOCK_IMAGES = 256
+BLOCK_PIXELS = 2**24
 
 
 @lru_cache(maxsize=32)
@@ -122,7 +124,11 @@ class FourierProjector:
 
         Zero beyond `max_radius` (Fourier pixels; the projector's own where not given).
         """
-        return self._slices(_check_matrices(matrices), max_radius, None, None)
+        rotations = _check_matrices(matrices)
+        radius = self.max_radius if max_radius is None else min(int(max_radius), self.max_radius)
+        out = np.zeros((len(rotations), self.n, self.n // 2 + 1), dtype=np.complex64)
+        self._fill(rotations, slice_samples(self.n, radius), out)
+        return out
 
     def sample(self, matrices: npt.ArrayLike, frequencies: npt.ArrayLike) -> Complex64:
         """Slices at chosen frequencies only: complex64 [m, s] at (kx, ky) [2, s] in Fourier pixels, kx >= 0."""
@@ -133,7 +139,9 @@ class FourierProjector:
             raise InputError(f"frequencies beyond the projector's limit of {self.max_radius} Fourier pixels")
         size = points.shape[1]
         places, bounds = np.arange(size, dtype=np.uint64), np.array([0, size], dtype=np.int64)
-        return self._fill(rotations, SliceSamples(points, np.zeros((2, 0), np.uint64), places, bounds), size)
+        out = np.empty((len(rotations), size), dtype=np.complex64)
+        self._fill(rotations, SliceSamples(points, np.zeros((2, 0), np.uint64), places, bounds), out)
+        return out
 
     def project(
         self, matrices: npt.ArrayLike, shifts_px: npt.ArrayLike | None = None, ctf: npt.ArrayLike | None = None
@@ -157,46 +165,43 @@ class FourierProjector:
         # one phase per row and column moves the centre to n // 2 and the particle away from it
         phases = phase_factors(self.n, shifts - self.n // 2)
         out = np.empty((len(rotations), self.n, self.n), dtype=np.float32)
-        block = max(1, BLOCK_PIXELS // self.n**2)
+        block = max(1, min(BLOCK_IMAGES, BLOCK_PIXELS // self.n**2))
+        half = self.n // 2 + 1
+        slices = np.zeros((min(block, len(rotations)), self.n, half), dtype=np.complex64)
         for first in range(0, len(rotations), block):
-            part = slice(first, first + block)
+            part = slice(first, min(first + block, len(rotations)))
             chosen = factors if factors is None or len(factors) == 1 else factors[part]
-            out[part] = irfft2(self._slices(rotations[part], None, phases[part], chosen), self.n)
+            used = slices[: part.stop - first]
+            self._fill(rotations[part], slice_samples(self.n, self.max_radius), used, phases[part], chosen)
+            irfft2(used, self.n, out=out[part])
         return out
-
-    def _slices(
-        self, matrices: Float32, max_radius: int | None, phases: Complex64 | None, ctf: Float32 | None
-    ) -> Complex64:
-        n, half = self.n, self.n // 2 + 1
-        radius = self.max_radius if max_radius is None else min(int(max_radius), self.max_radius)
-        samples = slice_samples(n, radius)
-        return self._fill(matrices, samples, n * half, phases, ctf).reshape(len(matrices), n, half)
 
     def _fill(
         self,
         matrices: Float32,
         samples: SliceSamples,
-        size: int,
+        out: Complex64,
         phases: Complex64 | None = None,
         ctf: Float32 | None = None,
-    ) -> Complex64:
-        """Slices [m, size] with the given samples filled."""
-        out = np.zeros((len(matrices), size), dtype=np.complex64)
+    ) -> None:
+        """Fill the given samples of slices [m, ...]; the others stay as they are."""
+        flat = out.reshape(len(matrices), int(np.prod(out.shape[1:])))
         slice_transform(
             self.grid,
             samples,
             matrices * np.float32(self.padding),
             np.zeros((0, 2, self.n), dtype=np.complex64) if phases is None else phases,
-            np.zeros((0, size), dtype=np.float32) if ctf is None else ctf,
-            out,
+            np.zeros((0, flat.shape[1]), dtype=np.float32) if ctf is None else ctf,
+            flat,
         )
-        return out
 
     def _check_ctf(self, ctf: npt.ArrayLike, count: int) -> Float32:
         factors = np.ascontiguousarray(ctf, dtype=np.float32)
         shape = (self.n, self.n // 2 + 1)
         if factors.shape[-2:] != shape or factors.ndim > 3 or (factors.ndim == 3 and len(factors) not in (1, count)):
             raise InputError(f"CTF of shape {factors.shape}: [{count} or 1, {shape[0]}, {shape[1]}] is needed")
+        if not np.isfinite(factors.sum(dtype=np.float64)):
+            raise InputError("the CTF holds values that are not finite (NaN or infinity); check defocus and optics")
         return factors.reshape(-1, shape[0] * shape[1])
 
 

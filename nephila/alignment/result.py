@@ -17,7 +17,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass
 class Batch:
-    """Some rows of the table on their way through the search; arrays have `BLOCK` rows, of which `number` count."""
+    """Some rows of the table on their way through the search; arrays have a whole batch's rows, of which `number` count."""
 
     first: int
     number: int

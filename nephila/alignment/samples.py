@@ -101,7 +101,13 @@ class SampleSet:
             raise InputError(
                 f"CTF of shape {values.shape} for {last - first} particles of side {n}: one each, or one for all"
             )
-        return np.take(values.reshape(len(values), -1), self.targets, axis=1).astype(np.float32, copy=False)
+        taken = np.take(values.reshape(len(values), -1), self.targets, axis=1).astype(np.float32, copy=False)
+        if not np.isfinite(taken).all():
+            row = first + int(np.flatnonzero(~np.isfinite(taken).all(axis=1))[0])
+            raise InputError(
+                f"the CTF of row {row} (counted from 0) holds values that are not finite; check its defocus"
+            )
+        return taken
 
 
 def is_shared(source: CtfSource) -> bool:

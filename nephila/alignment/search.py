@@ -1,7 +1,8 @@
 """Exhaustive and local alignment of a stack of particles.
 
-Particles are taken in batches of `BLOCK` rows, each wholly by one thread and padded to full size, so that a particle's
-result is the same bytes for any number of threads and any cut of the table into chunks that start at multiples of it.
+Particles are taken in batches of `BLOCK` rows (local searches: more), each wholly by one thread and padded to full
+size, so that a particle's result is the same bytes for any number of threads and any cut of the table into chunks that
+start at multiples of it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 BLOCK = 32
+# Of a batch of a local search, whose rows share no products: more small images then share what surrounds the kernels
+_LOCAL_PIXELS = 2**20
 
 
 def align_exhaustively(
@@ -132,6 +135,9 @@ class _Run:
     coarse: CoarseGrid | None
     shared_norms: Float32 | None
     noise_known: bool
+    prior_rotations: Float64
+    prior_shifts: Float64
+    block: int  # rows of a batch
 
     @classmethod
     def prepare(
@@ -159,6 +165,8 @@ class _Run:
         run = cls(
             images, total, projector, ctf, settings, prior, samples, root, views, plan, None, None,
             weights_by_shell is not None,
+            *(np.zeros(0), np.zeros(0)) if prior is None else (prior.matrices, prior.shifts),
+            max(BLOCK, _LOCAL_PIXELS // projector.n**2) if local else BLOCK,
         )  # fmt: skip
         if not local:
             run._prepare_coarse(int(samples.counts[levels.index(coarse_band)]))
@@ -170,7 +178,7 @@ class _Run:
         )
         if is_shared(self.ctf):
             factors = self.samples.take_ctf(self.ctf, self.total, 0, 1)
-            self.shared_norms = self.coarse.norms(factors * self.root, BLOCK)
+            self.shared_norms = self.coarse.norms(factors * self.root, self.block)
 
     def execute(
         self, search: Callable[[Batch], None], threads: int, progress: Callable[[int], None] | None
@@ -178,14 +186,14 @@ class _Run:
         """Run the batches and put their results together."""
 
         def one(first: int) -> Batch:
-            batch = self.load(first, min(first + BLOCK, self.total))
+            batch = self.load(first, min(first + self.block, self.total))
             search(batch)
             batch.particle = None
             return batch
 
         batches: list[Batch] = []
         with single_blas_thread(), ThreadPoolExecutor(max(1, threads)) as pool:
-            starts = range(0, self.total, BLOCK)
+            starts = range(0, self.total, self.block)
             for batch in pool.map(one, starts) if threads > 1 else map(one, starts):
                 batches.append(batch)
                 if progress is not None:
@@ -200,12 +208,12 @@ class _Run:
             raise InputError(f"images of shape {images.shape[1:]}: the reference's box is {n}")
         ctf = self.samples.take_ctf(self.ctf, self.total, first, last)
         loaded, powers = self.samples.gather(images, ctf, self.root, first)
-        factors = loaded.ctf if len(loaded.ctf) == 1 else _pad(loaded.ctf, BLOCK)
-        particle = Particle(_pad(loaded.real, BLOCK), _pad(loaded.imag, BLOCK), factors)
-        rotations, shifts = np.tile(np.eye(3), (BLOCK, 1, 1)), np.zeros((BLOCK, 2))
+        factors = loaded.ctf if len(loaded.ctf) == 1 else _pad(loaded.ctf, self.block)
+        particle = Particle(_pad(loaded.real, self.block), _pad(loaded.imag, self.block), factors)
+        rotations, shifts = np.tile(np.eye(3), (self.block, 1, 1)), np.zeros((self.block, 2))
         if self.prior is not None:
-            rotations[: last - first] = self.prior.matrices[first:last]
-            shifts[: last - first] = self.prior.shifts[first:last]
+            rotations[: last - first] = self.prior_rotations[first:last]
+            shifts[: last - first] = self.prior_shifts[first:last]
         return Batch(first, last - first, particle, powers, rotations, shifts, len(self.samples.targets))
 
     def search_everywhere(self, batch: Batch) -> None:
@@ -214,7 +222,7 @@ class _Run:
         choice = self.settings
         norms = self.shared_norms
         if norms is None:
-            norms = self.coarse.norms(batch.particle.ctf, BLOCK)
+            norms = self.coarse.norms(batch.particle.ctf, self.block)
         on_grid = choice.search == "grid"
         separation = choice.distinct_deg if on_grid else choice.separation * choice.angular_step_deg
         rotations, shifts, matches, places, number = self.coarse.search(
@@ -228,7 +236,7 @@ class _Run:
             shifts = np.concatenate([batch.prior_shifts[:, None], shifts], axis=1)
             number = number + 1
         margin = float(np.diff(np.unique(self.coarse.shifts[:, 0])).max(initial=1.0)) / 2
-        self.refine(batch, rotations, shifts, number, np.zeros((BLOCK, 2)), choice.shift_range_px + margin, None)
+        self.refine(batch, rotations, shifts, number, np.zeros((self.block, 2)), choice.shift_range_px + margin, None)
 
     def search_near_prior(self, batch: Batch) -> None:
         """Continuous steps from the prior, or the grid's views around it."""
@@ -239,7 +247,7 @@ class _Run:
             batch,
             batch.prior_rotations[:, None],
             batch.prior_shifts[:, None],
-            np.ones(BLOCK, dtype=np.int64),
+            np.ones(self.block, dtype=np.int64),
             batch.prior_shifts,
             self.settings.shift_range_px,
             self.settings.range_deg,
@@ -257,7 +265,7 @@ class _Run:
     ) -> None:
         """Levenberg-Marquardt in rising bands; the kernels count shifts from pixel 0."""
         half = self.projector.n // 2
-        number = np.where(np.pad(batch.powers, (0, BLOCK - batch.number)) > 0, number, 0)
+        number = np.where(np.pad(batch.powers, (0, self.block - batch.number)) > 0, number, 0)
         poses = (np.array(rotations, order="C"), np.ascontiguousarray(shifts - half), number)
         cosine = -2.0 if range_deg is None or range_deg >= 180 else float(np.cos(np.deg2rad(range_deg)))
         limits = Limits(centre - half, float(shift_limit) + 1e-6, batch.prior_rotations, cosine)

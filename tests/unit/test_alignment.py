@@ -308,8 +308,15 @@ def test_empty_images_and_few_particles(case: Case) -> None:
         assert result.empty.tolist() == [False, True, True, False]
         assert (result.correlation[1:3] == 0).all() and np.isfinite(result.correlation).all()
         assert np.isfinite(result.poses.rot).all()
-    none = align_exhaustively(images[:0], case.projector, None, settings)
-    assert len(none) == 0 and none.correlation.shape == (0,)
+    nobody = Poses(*np.zeros((5, 0)))
+    for none in (
+        align_exhaustively(images[:0], case.projector, None, settings),
+        align_locally(images[:0], case.projector, None, nobody, settings),
+    ):
+        assert len(none) == 0 and none.correlation.shape == (0,)
+    blank = FourierProjector.from_volume(np.zeros((32, 32, 32)))
+    lost = align_exhaustively(images[:1], blank, None, settings)
+    assert lost.correlation[0] == 0 and np.isfinite(lost.poses.matrices).all()
     one = align_exhaustively(images[:1], case.projector, case.ctf[:1], settings)
     assert len(one) == 1 and one.correlation[0] > 0.3
 
@@ -323,6 +330,8 @@ def test_bad_input(case: Case) -> None:
         align_exhaustively(np.zeros((2, 30, 30)), case.projector)
     with pytest.raises(InputError, match="CTF of shape"):
         align_exhaustively(case.images, case.projector, case.ctf[:3])
+    with pytest.raises(InputError, match="CTF of row 2"):
+        align_exhaustively(case.images[:3], case.projector, np.stack([case.ctf[0], case.ctf[1], case.ctf[2] * np.nan]))
     with pytest.raises(InputError, match="bands"):
         align_exhaustively(case.images, case.projector, None, AlignmentSettings(final_band=30))
     with pytest.raises(InputError, match="3 prior poses"):

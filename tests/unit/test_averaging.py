@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nephila.averaging import align_images, average_views, how_many, pool_averages, select_by_view
+from nephila.averaging import align_images, average_views, how_many, pool_averages, pool_variances, select_by_view
 from nephila.errors import InputError
 from nephila.geometry import euler_matrix, matrix_to_euler, quasi_even_directions, view_direction
 from nephila.projection import FourierProjector
@@ -271,20 +271,23 @@ def test_averages_of_a_selection_from_a_stack_on_disk(particles, tmp_path):
 def test_pooled_groups_are_the_average_of_all(particles):
     images, alignment, grid = particles
     found = select_by_view(alignment, grid)
-    whole, _, _ = average_views(images, alignment, found, len(grid), pixel_size=2.0)
+    whole, spread, _ = average_views(images, alignment, found, len(grid), pixel_size=2.0)
     group = np.arange(len(alignment)) % 3
-    stacks, counts = [], []
+    stacks, variances, counts = [], [], []
     for number in range(3):
         mine = np.flatnonzero(group == number)
         parts = average_views(
             images, alignment.iloc[mine], found.iloc[mine], len(grid), pixel_size=2.0, image_index=mine
         )
         stacks.append(parts[0])
+        variances.append(parts[1])
         counts.append(parts[2])
     references = np.where(whole.any(axis=(1, 2), keepdims=True), 3 * whole + 7, 1.0)
     pooled, correlation = pool_averages(stacks, counts, references)
     np.testing.assert_allclose(pooled, whole, atol=1e-6)
     np.testing.assert_allclose(correlation, np.sum(counts, axis=0) > 0, atol=1e-5)
+    assert spread.any()
+    np.testing.assert_allclose(pool_variances(stacks, variances, counts), spread, atol=1e-5 * spread.max())
 
 
 def test_empty_views_are_blank():

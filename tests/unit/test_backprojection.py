@@ -118,6 +118,23 @@ def test_same_bytes_for_threads_and_chunks(threads: int, chunk: int, tmp_path: P
     assert finish(total, threads=threads).tobytes() == finish(whole.partial_sum()).tobytes()
 
 
+@pytest.mark.parametrize("images", [1, 7, 30, 100])
+def test_same_bytes_whenever_pending_images_are_gridded(images: int) -> None:
+    n, m = 16, 40
+    transforms, matrices, ctf = noise_slices(n, m), random_matrices(m), scattered_ctf(n, m)
+    whole, later = Backprojector(n), Backprojector(n, pending_bytes=images * 16 * n * (n // 2 + 1))
+    whole.insert(transforms, matrices, ctf)
+    expected = whole.partial_sum().sums
+    for first in range(0, m, 12):
+        part = slice(first, first + 12)
+        later.insert(transforms[part], matrices[part], ctf[part])
+        if first == 12:
+            later.partial_sum()
+    total = later.partial_sum()
+    assert total.sums.tobytes() == expected.tobytes() and total.particles == m
+    assert later.partial_sum().sums.tobytes() == expected.tobytes()
+
+
 def test_large_values_are_split_into_runs_not_lost() -> None:
     n, m = 16, 30
     images, matrices = noise_slices(n, m), random_matrices(m)
@@ -158,6 +175,9 @@ def test_no_particles_one_particle_and_blank_images(symmetry: str) -> None:
     blank = Backprojector(n)
     blank.insert(np.zeros((3, n, n // 2 + 1)), random_matrices(3), np.zeros((n, n // 2 + 1)))
     assert not finish(blank.partial_sum(), symmetry, 1 / 3).any()
+    zero = Backprojector(n)
+    zero.insert(np.zeros((3, n, n // 2 + 1)), random_matrices(3))
+    assert not finish(zero.partial_sum(), symmetry).any()
     weightless = Backprojector(n)
     weightless.insert(noise_slices(n, 2), random_matrices(2), weights=[0, 0])
     assert weightless.partial_sum().particles == 0
@@ -213,6 +233,7 @@ def _insert(**changes: object) -> None:
         ({"matrices": random_matrices(3)}, "matrices"),
         ({"matrices": np.full((2, 3, 3), np.nan)}, "NaN"),
         ({"ctf": np.ones((3, 8, 5))}, "CTF"),
+        ({"ctf": np.full((8, 5), np.nan)}, "NaN"),
         ({"weights": [1.0, -1.0]}, "weights"),
         ({"weights": [1.0, np.nan]}, "weights"),
         ({"noise_weights": np.ones(4)}, "noise weights"),
@@ -233,6 +254,16 @@ def test_bad_settings_are_refused() -> None:
     total = PartialSum.empty(GridShape.of(8, 2.0, None))
     with pytest.raises(InputError, match="point group"):
         finish(total, "X1")
+    collector = Backprojector(8)
+    collector.insert(noise_slices(8, 2), random_matrices(2))
+    for wrong in (
+        {"regulariser": np.nan},
+        {"regulariser": -1.0},
+        {"regulariser": np.ones(4)},
+        {"snr": np.full(5, np.nan)},
+    ):
+        with pytest.raises(InputError, match="regulariser|SNR"):
+            finish(collector.partial_sum(), **wrong)  # type: ignore[arg-type]
 
 
 def test_memory_plan() -> None:

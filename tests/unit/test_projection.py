@@ -128,6 +128,19 @@ def test_no_projections() -> None:
     assert np.abs(projector.project(np.eye(3)[None])).max() == 0
 
 
+@pytest.mark.parametrize("n", [16, 17])
+def test_blocks_do_not_change_a_byte(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    projector = FourierProjector.from_volume(Blobs.random(n).volume(n))
+    matrices, shifts = random_matrices(7), rng.uniform(-2, 2, (7, 2))
+    ctf = rng.uniform(-1, 1, (7, n, n // 2 + 1)).astype(np.float32)
+    whole = projector.project(matrices, shifts, ctf)
+    one = [projector.project(matrices[i : i + 1], shifts[i : i + 1], ctf[i])[0] for i in range(7)]
+    assert np.array_equal(whole, one)
+    monkeypatch.setattr("nephila.projection.BLOCK_IMAGES", 3)
+    assert projector.project(matrices, shifts, ctf).tobytes() == whole.tobytes()
+
+
 @pytest.mark.parametrize(
     ("volume", "padding", "message"),
     [
@@ -152,5 +165,7 @@ def test_bad_requests() -> None:
         projector.project(np.eye(3)[None], [[0, 0], [1, 1]])
     with pytest.raises(InputError, match="CTF of shape"):
         projector.project(np.eye(3)[None], ctf=np.zeros((16, 16)))
+    with pytest.raises(InputError, match="CTF holds values that are not finite"):
+        projector.project(np.eye(3)[None], ctf=np.full((16, 9), np.nan))
     with pytest.raises(InputError, match="beyond the projector's limit of 5"):
         projector.sample(np.eye(3)[None], [[6.0], [0.0]])
