@@ -7,6 +7,7 @@ pi lambda dz / d^2 at resolution d; at 90 degrees the ring is lost, so d = sqrt(
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,19 +52,29 @@ def group_table(names: Sequence[str], defocus: npt.ArrayLike, groups: npt.ArrayL
     )
 
 
+def propose_groups(kept: pd.DataFrame, optics: dict[str, Any], settings: dict[str, Any]) -> pd.DataFrame:
+    """The `def_sort` table of the kept micrographs by the configured method (sections optics and defocus_groups as dicts)."""
+    names = [str(name) for name in kept["rlnMicrographName"]]
+    mean, vector = defocus_vector(kept)
+    if settings["method"] == "defsort":
+        return sort_into_groups(names, mean, settings["width"])
+    numbers = optimal_groups(mean, Optics(**optics), settings["resolution"], settings["smallest"], vector)
+    return group_table(names, mean, numbers)
+
+
 def optimal_groups(
     defocus: npt.ArrayLike,
     optics: Optics,
     resolution: float,
     smallest: int = 1,
-    half_astigmatism: npt.ArrayLike | None = None,
+    astigmatism: npt.ArrayLike | None = None,
 ) -> Int64:
     """The least number of groups in which no phase error exceeds 90 degrees at `resolution` (A): exact, by dynamic programming.
 
-    Among groupings of the least number, the one of least total squared deviation from the groups' means is taken. `smallest` is the
-    least number of micrographs in a group; where the phase limit leaves too few neighbours, a smaller group is made rather than
-    the limit broken. `half_astigmatism` (A, (defocus_u - defocus_v) / 2) adds to each micrograph's deviation, for groups whose CTF
-    has none; one that is over the limit by itself gets a group of its own.
+    Groups are runs of neighbours in defocus. Among groupings of the least number, the one of least total squared deviation from the
+    groups' means is taken. `smallest` is the least number of micrographs in a group; where the phase limit leaves too few
+    neighbours, a smaller group is made rather than the limit broken. `astigmatism` (complex, of `defocus_vector`) is averaged over
+    a group as well, and a micrograph's deviation in its worst direction counts: that of the mean plus that of the astigmatism.
     Returns the group number (1.. in order of defocus) of each micrograph, in the order given.
     """
     values = _check_defocus(defocus)
@@ -71,47 +82,56 @@ def optimal_groups(
         raise InputError(f"resolution {resolution} A for defocus groups: must be positive")
     if smallest < 1:
         raise InputError(f"smallest defocus group {smallest}: must be at least 1 micrograph")
-    extra = (
-        np.zeros_like(values) if half_astigmatism is None else np.abs(np.asarray(half_astigmatism, dtype=np.float64))
-    )
-    if extra.shape != values.shape:
-        raise InputError(f"{extra.size} astigmatisms for {values.size} defocus values: one for each is needed")
+    vectors = np.asarray(np.zeros(len(values)) if astigmatism is None else astigmatism, dtype=np.complex128)
+    if vectors.shape != values.shape:
+        raise InputError(f"{vectors.size} astigmatisms for {values.size} defocus values: one for each is needed")
     order = np.argsort(values, kind="stable")
-    starts = _best_partition(values[order], extra[order], resolution**2 / (2 * optics.wavelength), smallest)
+    starts = _best_partition(values[order], vectors[order], resolution**2 / (2 * optics.wavelength), smallest)
     groups = np.zeros(len(values), dtype=np.int64)
     groups[order] = np.searchsorted(starts, np.arange(len(values)), side="right")
     return groups
 
 
-def _best_partition(z: Float64, extra: Float64, limit: float, smallest: int) -> Int64:
+def _best_partition(z: Float64, vectors: npt.NDArray[np.complex128], limit: float, smallest: int) -> Int64:
     """First indices of the best groups of sorted `z`: fewest undersized ones, then fewest, then least squared deviation."""
     n = len(z)
     centred = z - z.mean() if n else z
-    sums, squares = np.concatenate([[0.0], np.cumsum(centred)]), np.concatenate([[0.0], np.cumsum(centred**2)])
+    sums, vector_sums, squares = (
+        np.concatenate([[0.0], np.cumsum(x)]) for x in (centred, vectors, centred**2 + np.abs(vectors) ** 2)
+    )
     counts = np.zeros(n + 1)  # groups, plus n + 1 for each undersized one
     costs = np.zeros(n + 1)
     previous = np.zeros(n + 1, dtype=np.int64)
-    tolerance = 1e-9 * max(1.0, limit)
+    allowed_deviation = limit + 1e-9 * max(1.0, limit)
     for stop in range(1, n + 1):
-        first = int(np.searchsorted(z, z[stop - 1] - 2 * limit - tolerance))
+        first = int(np.searchsorted(z, z[stop - 1] - 2 * allowed_deviation))
         start = np.arange(first, stop)
         size = stop - start
         mean = (sums[stop] - sums[start]) / size
-        deviation = np.maximum(squares[stop] - squares[start] - size * mean**2, 0.0)
-        reach_high = np.maximum.accumulate((centred + extra)[first:stop][::-1])[::-1] - mean
-        reach_low = mean - np.minimum.accumulate((centred - extra)[first:stop][::-1])[::-1]
-        allowed = (np.maximum(reach_high, reach_low) <= limit + tolerance) | (size == 1)
-        count = np.where(allowed, counts[start] + 1 + (n + 1) * (size < smallest), np.inf)
-        least = count.min()
-        cost = np.where(count == least, costs[start] + deviation, np.inf)
-        choice = int(cost.argmin())
-        counts[stop], costs[stop], previous[stop] = least, cost[choice], start[choice]
+        vector = (vector_sums[stop] - vector_sums[start]) / size
+        reach = np.maximum(centred[stop - 1] - mean, mean - centred[start])
+        count = counts[start] + 1 + (n + 1) * (size < smallest)
+        deviation = squares[stop] - squares[start] - size * (mean**2 + np.abs(vector) ** 2)
+        cost = costs[start] + np.maximum(deviation, 0.0)
+        # astigmatism is looked at only until the best run is found within its limit
+        for i in np.lexsort((cost, count)):
+            run = slice(start[i], stop)
+            if size[i] == 1 or (
+                reach[i] <= allowed_deviation
+                and _worst(centred[run] - mean[i], vectors[run] - vector[i]) <= allowed_deviation
+            ):
+                counts[stop], costs[stop], previous[stop] = count[i], cost[i], start[i]
+                break
     starts = []
     stop = n
     while stop > 0:
         stop = int(previous[stop])
         starts.append(stop)
     return np.array(starts[::-1], dtype=np.int64)
+
+
+def _worst(mean: Float64, vector: npt.NDArray[np.complex128]) -> float:
+    return float((np.abs(mean) + np.abs(vector)).max())
 
 
 def average_groups(
@@ -131,9 +151,7 @@ def average_groups(
         raise InputError(f"def_sort names micrograph {missing[0]}, which the defocus table lacks ({len(missing)} such)")
     group_of = def_sort.set_index("rlnMicrographName")["nphDefocusGroup"]
     table = known.loc[[name for name in known.index if name in group_of.index]]
-    u, v = table["rlnDefocusU"].to_numpy(np.float64), table["rlnDefocusV"].to_numpy(np.float64)
-    angle = np.deg2rad(table["rlnDefocusAngle"].to_numpy(np.float64))
-    mean, vector = 0.5 * (u + v), 0.5 * (u - v) * np.exp(2j * angle)
+    mean, vector = defocus_vector(table)
     _check_defocus(mean)
     group = group_of.loc[table.index].to_numpy(np.int64)
     numbers, index, size = np.unique(group, return_inverse=True, return_counts=True)
@@ -164,6 +182,16 @@ def average_groups(
         nphPhaseErrorLimit=[phase_error_limit(w, optics) for w in worst],
     )
     return def_avg, sel_group
+
+
+def defocus_vector(table: pd.DataFrame, of_group: bool = False) -> tuple[Float64, npt.NDArray[np.complex128]]:
+    """Mean defocus (A) of each row, and half the astigmatism (A) as a complex number of twice its angle.
+
+    Columns rlnDefocusU, V, Angle, or nphGroupDefocusU, V, Angle.
+    """
+    start = "nphGroupDefocus" if of_group else "rlnDefocus"
+    u, v, angle = (table[f"{start}{part}"].to_numpy(np.float64) for part in ("U", "V", "Angle"))
+    return 0.5 * (u + v), 0.5 * (u - v) * np.exp(2j * np.deg2rad(angle))
 
 
 def phase_error(deviation: npt.ArrayLike, frequency: npt.ArrayLike, optics: Optics) -> Float64:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from nephila.config import Config
 from nephila.ctf import Optics
-from nephila.defocus_groups import average_groups, check_edit, group_table, optimal_groups, sort_into_groups
+from nephila.defocus_groups import average_groups, check_edit
+from nephila.defocus_groups import propose_groups as propose_groups
 from nephila.errors import InputError
 from nephila.io.tables import read_table
 from nephila.thresholds import propose_thresholds
@@ -137,16 +137,6 @@ def read_groups(micrographs: str, config: Config, selection: str | None, def_sor
 
 
 _groups: dict[object, list[Group]] = {}
-
-
-def propose_groups(kept: pd.DataFrame, optics: dict[str, Any], settings: dict[str, Any]) -> pd.DataFrame:
-    """The `def_sort` table of the kept micrographs by the configured method (sections optics and defocus_groups as dicts)."""
-    names = [str(name) for name in kept["rlnMicrographName"]]
-    mean = 0.5 * (kept["rlnDefocusU"] + kept["rlnDefocusV"]).to_numpy(dtype=float)
-    if settings["method"] == "defsort":
-        return sort_into_groups(names, mean, settings["width"])
-    numbers = optimal_groups(mean, Optics(**optics), settings["resolution"], settings["smallest"])
-    return group_table(names, mean, numbers)
 
 
 def resolve_groups(proposal: pd.DataFrame, edit: str | None) -> pd.DataFrame:

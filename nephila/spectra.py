@@ -55,7 +55,8 @@ class MicrographSpectrum:
     sector_tiles [tiles, sectors, radii]: mean power of each tile by sector and radius (Fourier pixels, radius index = radius);
     samples [sectors, radii]: Fourier pixels per bin (0: nothing there); effective_samples: independent values behind the
     average of all tiles; k2, cos2, sin2 [sectors, radii]: mean k^2 (1/A^2), cos 2 theta and sin 2 theta of each bin, with
-    theta = atan2(ky, kx); tile_mean, tile_std [rows, columns]: grey levels by tile; replaced: share of pixels repaired;
+    theta = atan2(ky, kx); tile_mean, tile_std [rows, columns]: grey levels by tile; tile_y [rows], tile_x [columns]: centres of the
+    tiles, A from the centre of the first pixel; replaced: share of pixels repaired;
     foreign: share of the area much darker or brighter than the rest at low resolution; problem: why no CTF can be fitted,
     or None.
     """
@@ -71,6 +72,8 @@ class MicrographSpectrum:
     sin2: Float64
     tile_mean: Float64
     tile_std: Float64
+    tile_y: Float64
+    tile_x: Float64
     replaced: float
     foreign: float
     problem: str | None = None
@@ -144,6 +147,8 @@ def tile_spectra(
         sin2=sin2,
         tile_mean=means,
         tile_std=stds,
+        tile_y=np.asarray((rows + 0.5 * (tile - 1)) * pixel_size, dtype=np.float64),
+        tile_x=np.asarray((columns + 0.5 * (tile - 1)) * pixel_size, dtype=np.float64),
         replaced=replaced,
         foreign=_foreign_area(data, pixel_size),
         problem=problem,
@@ -208,7 +213,7 @@ def _dead_lines(image: Float32, axis: int) -> npt.NDArray[np.bool_]:
     """Columns (axis 0) or rows (axis 1) without contrast, or far away in mean level from the others."""
     thinned = image[::4] if axis == 0 else image[:, ::4]
     mean, std = thinned.mean(axis=axis), thinned.std(axis=axis)
-    typical = np.median(std)
+    typical = np.median(std[std > 1e-6 * std.max()]) if std.any() else 0.0
     level = np.median(np.abs(mean - np.median(mean)))
     return (std < 0.05 * typical) | (std > 20 * typical) | (np.abs(mean - np.median(mean)) > 8 * typical + 20 * level)
 

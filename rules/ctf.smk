@@ -1,11 +1,15 @@
 # Power spectra, defocus, screening, defocus groups.
+from nephila.ctf_results import check_results, result_files
+
 CTF_RESULTS = ["results/ctf/micrographs.star", "results/ctf/sel_micrograph.star"]
 DEFOCUS_GROUP_RESULTS = [
     *CTF_RESULTS,
     "results/ctf/def_sort.star",
     "results/ctf/def_avg.star",
     "results/ctf/sel_group.star",
+    "results/ctf/group_phases.star",
 ]
+RINGS = "roo" if CONFIG.ctf.method == "powdefocus" else f"rings_{CONFIG.ctf.method}"
 
 
 if not CONFIG.input.particles:
@@ -44,8 +48,10 @@ if not CONFIG.input.particles:
     rule ctffind:
         input:
             spectra="results/ctf/power/spectra_{batch}.npz",
+            strength=[],
         output:
             defocus="results/ctf/power/ctffind_{batch}.star",
+            rings="results/ctf/power/rings_ctffind_{batch}.star",
             pictures=directory("results/ctf/figures/{batch}"),
         log:
             "logs/ctffind/{batch}.log",
@@ -64,6 +70,79 @@ if not CONFIG.input.particles:
         script:
             "../scripts/ctffind.py"
 
+    rule ring_strength:
+        input:
+            fits=expand("results/ctf/power/ctffind_{batch}.star", batch=PROJECT.batch_labels),
+            rings=expand("results/ctf/power/rings_ctffind_{batch}.star", batch=PROJECT.batch_labels),
+        output:
+            "results/ctf/ring_strength.star",
+        log:
+            "logs/ring_strength.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            mem_mb=memory("ring_strength"),
+            runtime=minutes("ring_strength"),
+        params:
+            code=code("ring_strength"),
+        message:
+            "Pool the strength of the rings"
+        script:
+            "../scripts/ring_strength.py"
+
+    rule ctffind_pooled:
+        input:
+            spectra="results/ctf/power/spectra_{batch}.npz",
+            strength=["results/ctf/ring_strength.star"],
+        output:
+            defocus="results/ctf/power/ctffind_pooled_{batch}.star",
+            rings="results/ctf/power/rings_ctffind_pooled_{batch}.star",
+            pictures=directory("results/ctf/figures_pooled/{batch}"),
+        log:
+            "logs/ctffind_pooled/{batch}.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            mem_mb=memory("ctffind_pooled"),
+            runtime=minutes("ctffind_pooled"),
+        params:
+            names=lambda wc: PROJECT.names_of(wc.batch),
+            optics=section("optics"),
+            ctf=section("ctf"),
+            code=code("ctffind"),
+        message:
+            "2D defocus of batch {wildcards.batch} with the strength of the rings in the data set"
+        script:
+            "../scripts/ctffind.py"
+
+    if CONFIG.ctf.method == "import":
+        checked(check_results)(CONFIG.ctf.import_from, list(PROJECT.batches))
+
+        rule import_ctf:
+            input:
+                spectra="results/ctf/power/spectra_{batch}.npz",
+                given=lambda wc: result_files(CONFIG.ctf.import_from, PROJECT.names_of(wc.batch)),
+            output:
+                defocus="results/ctf/power/import_{batch}.star",
+                rings="results/ctf/power/rings_import_{batch}.star",
+                pictures=directory("results/ctf/figures/{batch}"),
+            log:
+                "logs/import_ctf/{batch}.log",
+            conda:
+                ENVIRONMENT
+            resources:
+                mem_mb=memory("import_ctf"),
+                runtime=minutes("import_ctf"),
+            params:
+                names=lambda wc: PROJECT.names_of(wc.batch),
+                optics=section("optics"),
+                ctf=section("ctf"),
+                code=code("import_ctf"),
+            message:
+                "Take the CTFs of batch {wildcards.batch} from another program and check them"
+            script:
+                "../scripts/import_ctf.py"
+
     checkpoint merge_ctf:
         input:
             list="results/project/micrographs.star",
@@ -76,6 +155,7 @@ if not CONFIG.input.particles:
             ENVIRONMENT
         params:
             screening=CONFIG.ctf.screening.model_dump(),
+            optics=section("optics"),
             code=code("merge_ctf"),
         message:
             "Collect the defoci and propose which micrographs to keep"
@@ -86,7 +166,7 @@ else:
 
     checkpoint merge_ctf:
         input:
-            CONFIG.input.particles,
+            CONFIG.input.particle_tables,
         output:
             micrographs="results/ctf/micrographs.star",
         log:
@@ -180,3 +260,36 @@ rule defavg:
         "Average defocus and worst phase error of each group"
     script:
         "../scripts/defavg.py"
+
+
+rule plotgroups:
+    input:
+        micrographs="results/ctf/micrographs.star",
+        def_avg="results/ctf/def_avg.star",
+        rings=(
+            expand("results/ctf/power/{rings}_{batch}.star", rings=RINGS, batch=PROJECT.batch_labels)
+            if not CONFIG.input.particles
+            else []
+        ),
+    output:
+        table="results/ctf/group_phases.star",
+        figures=report(
+            directory("results/ctf/group_figures"),
+            patterns=["{name}.png"],
+            caption="captions/groups.rst",
+            category="Defocus groups",
+        ),
+    log:
+        "logs/plotgroups.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("plotgroups"),
+        runtime=minutes("plotgroups"),
+    params:
+        optics=section("optics"),
+        code=code("plotgroups"),
+    message:
+        "Draw the rings of each defocus group over each other"
+    script:
+        "../scripts/plotgroups.py"

@@ -1,8 +1,8 @@
 """Propose defocus groups for the kept micrographs."""
 
+from nephila.defocus_groups import propose_groups
 from nephila.io.tables import read_table, write_table
 from nephila.job import logger, start_job
-from nephila.plan import propose_groups
 
 with start_job(snakemake) as job:  # noqa: F821
     ctf = read_table(job.input.micrographs, kind="defocus")

@@ -1,8 +1,11 @@
 """Collect the micrographs' defoci and propose which to keep."""
 
+import sys
+
 import pandas as pd
 
-from nephila.defocus.tables import screen_table, screening_settings
+from nephila.ctf import Optics
+from nephila.defocus.tables import common_trouble, screen_table, screening_settings
 from nephila.io.tables import read_table, write_table
 from nephila.job import logger, start_job
 
@@ -14,5 +17,8 @@ with start_job(snakemake) as job:  # noqa: F821
     )
     for name, reason in table.loc[table["nphKeep"] == 0, ["rlnMicrographName", "nphReason"]].itertuples(index=False):
         logger.warning("proposed for dropping: %s: %s", name, reason)
+    for remark in common_trouble(table, Optics(**job.params.optics)):
+        logger.warning("%s", remark)
+        sys.stderr.write(f"merge_ctf: {remark}\n")
     logger.info("%d of %d micrographs proposed to keep", table["nphKeep"].sum(), len(table))
     write_table(job.output.micrographs, table, kind="defocus", comment="CTF of the micrographs.")

@@ -5,6 +5,7 @@ import pandas as pd
 from nephila.errors import InputError
 from nephila.io.tables import read_table, write_blocks, write_table
 from nephila.job import logger, start_job
+from nephila.particle_defocus import particle_defoci
 from nephila.particle_selection import assign_random_subsets, percent_selected, remove_duplicates
 
 with start_job(snakemake) as job:  # noqa: F821
@@ -29,6 +30,8 @@ with start_job(snakemake) as job:  # noqa: F821
     columns = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnCtfFigureOfMerit", "rlnCtfMaxResolution"]
     new = ["rlnMicrographName", *(name for name in columns if name in ctf and name not in table)]
     table = table.merge(ctf[new], on="rlnMicrographName", how="left", validate="many_to_one")
+    if "rlnDefocusU" in new:
+        table = particle_defoci(table, ctf, job.params.pixel_size)
     write_table(job.output.table, table, kind="particles", comment="Selected particles.")
     by_micrograph, overall = percent_selected(read_table(job.input.coordinates, block="particles"), table)
     write_blocks(

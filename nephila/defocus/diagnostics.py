@@ -143,7 +143,8 @@ def _draw_profile(rings: Any, quality: Any, spectrum: MicrographSpectrum, fit: D
     if fit.profile is None:
         rings.semilogy(spectrum.frequency[4:], np.maximum(spectrum.roo[4:], 1e-30), color="0.3", lw=1)
         rings.set_ylabel("rotational average")
-        quality.set_yticks([])
+        rings.set_xlabel("spatial frequency, 1/A")
+        quality.set_visible(False)
         return
     curves = profile_curves(fit)
     rings.plot(curves["frequency"], curves["measured"], color="0.3", lw=1, label="measured, at equal phase")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from nephila.ctf import Optics
+from nephila.defocus.local import blurred_rings, fit_plane, tile_models
 from nephila.defocus.model import RingData, RingFit, RingModel, smooth_level, taper_shift
 from nephila.defocus.profile import directional_anisotropy, ring_profile, rings_explained
 from nephila.defocus.search import Candidate, search
-from nephila.defocus.settings import DefocusFit, DefocusSettings, RingProfile, RingStrength, failed_fit
+from nephila.defocus.settings import (
+    DefocusFit,
+    DefocusPlane,
+    DefocusSettings,
+    RingProfile,
+    RingStrength,
+    failed_fit,
+)
 from nephila.errors import InputError
 from nephila.spectra import MicrographSpectrum, SpectrumSettings, tile_spectra
 
@@ -20,6 +29,7 @@ Float64 = npt.NDArray[np.float64]
 _FREQUENCY_CORRELATION = 35.0 / 18.0
 _FIRST_ROUNDS = 6  # enough to rank the candidates; the best is then fitted to the end
 _SHARED_STRENGTH = 0.7  # noise scores lower by that where the rings' strength is given
+_TILT_ROUNDS = 2
 _WORTH_REFINING = 0.2  # candidates below this share of the best score are left as the search found them
 
 
@@ -58,30 +68,44 @@ def fit_defocus(
     starts, elsewhere = search(data, optics, settings, strength)
     if not starts:
         return failed_fit("no rings: the spectrum is smooth")
-    worth = [c for c in elsewhere if c.score > _WORTH_REFINING * starts[0].score]
+    worth, left = worth_refining(starts, elsewhere)
     fits = refine_candidates(data, optics, settings, starts + worth, strength)
     best_score, model, best = fits[0]
-    gap, runner_up = _gap(fits, [c for c in elsewhere if c not in worth], settings)
+    gap, runner_up = lead(best_score, best.defocus, [(s, f.defocus) for s, _, f in fits[1:]] + left, settings)
     least = settings.min_score * (1.0 if strength is None else _SHARED_STRENGTH)
     if best_score < least:
         return failed_fit(f"no rings: score {best_score:.0f} below {least:.0f}", best_score, gap)
     model.shift = taper_shift(data, best, optics)
     best = model.fit((best.defocus, best.a_cos, best.a_sin, best.phase), settings.astigmatism, settings.phase_shift)
+    plane = None
+    if settings.tilt:
+        plane, best = fit_tilt(spectrum, data, model, best, settings)
     profile = ring_profile(data, best, optics)
     resolution, merit = rings_explained(profile)
-    covariance = geometry_covariance(spectrum, data, model, best)
-    return _result(data, best, covariance, settings, profile, resolution, merit, best_score, gap, runner_up, optics)
+    expected = tile_models(spectrum, data, model, best, plane) if plane is not None and not plane.level else None
+    covariance = geometry_covariance(spectrum, data, model, best, expected)
+    fit = _result(data, best, covariance, settings, profile, resolution, merit, best_score, gap, runner_up, optics)
+    apparent, error = apparent_cs(data, model, best)
+    return replace(fit, plane=plane, apparent_cs=apparent, apparent_cs_error=error)
 
 
-def pool_strength(fits: Sequence[DefocusFit], min_gap: float = 30.0) -> RingStrength | None:
-    """Envelope over background, median over the fits beyond doubt (gap at least `min_gap`); None for fewer than three."""
-    profiles = [f.profile for f in fits if not f.failed and f.profile is not None and f.gap >= min_gap]
-    if len(profiles) < 3:
-        return None
-    frequency = profiles[0].frequency
-    ratios = [np.interp(frequency, p.frequency, p.envelope / np.maximum(p.background, 1e-30)) for p in profiles]
-    mean = np.median(ratios, axis=0)
-    return RingStrength(frequency, np.maximum(mean, 1e-3 * float(mean.max())))
+def fit_tilt(
+    spectrum: MicrographSpectrum, data: RingData, model: RingModel, fit: RingFit, settings: DefocusSettings
+) -> tuple[DefocusPlane, RingFit]:
+    """The plane of the specimen, and the fit of the whole micrograph that knows how the plane blurs its rings."""
+    level, tilted = fit, fit
+    plane = fit_plane(spectrum, data, model, fit)
+    for _ in range(_TILT_ROUNDS):
+        if plane.level:
+            break
+        model.blur = blurred_rings(spectrum, data, plane, model.optics)
+        start = (tilted.defocus, tilted.a_cos, tilted.a_sin, tilted.phase)
+        tilted = model.fit(start, settings.astigmatism, settings.phase_shift)
+        plane = fit_plane(spectrum, data, model, tilted)
+    if plane.level:
+        model.blur = 1.0
+        return plane, level
+    return plane, tilted
 
 
 def ring_data(spectrum: MicrographSpectrum, settings: DefocusSettings) -> RingData | str:
@@ -142,21 +166,49 @@ def refine_candidates(
     return fits
 
 
-def _gap(
-    fits: list[tuple[float, RingModel, RingFit]], unrefined: list[Candidate], settings: DefocusSettings
+def worth_refining(
+    starts: Sequence[Candidate], elsewhere: Sequence[Candidate]
+) -> tuple[list[Candidate], list[tuple[float, float]]]:
+    """Of the solutions elsewhere those that might win, and (score, defocus) of the others as the search found them."""
+    least = _WORTH_REFINING * starts[0].score
+    worth = [c for c in elsewhere if c.score > least]
+    return worth, [(c.score, c.defocus) for c in elsewhere if c.score <= least]
+
+
+def lead(
+    score: float, defocus: float, others: Sequence[tuple[float, float]], settings: DefocusSettings
 ) -> tuple[float, float]:
-    """Score of the best fit less that of the best solution elsewhere, and where (A) that is."""
-    score, _, best = fits[0]
-    others = [(s, f.defocus) for s, _, f in fits[1:]]
-    others += [(c.score, c.defocus) for c in unrefined]
-    elsewhere = [o for o in others if abs(o[1] - best.defocus) > settings.gap_distance]
+    """Score less that of the best of the `others` (score, defocus) more than `gap_distance` away, and where (A) that is."""
+    elsewhere = [o for o in others if abs(o[1] - defocus) > settings.gap_distance]
     return (score - max(elsewhere)[0], max(elsewhere)[1]) if elsewhere else (score, float("nan"))
 
 
-def geometry_covariance(spectrum: MicrographSpectrum, data: RingData, model: RingModel, fit: RingFit) -> Float64:
+def apparent_cs(data: RingData, model: RingModel, fit: RingFit) -> tuple[float, float]:
+    """Spherical aberration (mm) that the rings themselves ask for, and its standard error, to first order about the fit.
+
+    With a wrong pixel size, voltage or Cs the phase's k^4 term is wrong: a pixel r times too large shows as Cs r^4.
+    """
+    slope = 0.5 * np.pi * 1e7 * model.optics.wavelength**3 * data.k2**2
+    by_cs = -fit.envelope * model.rings(fit.defocus, fit.a_cos, fit.a_sin, fit.phase)[1] * slope
+    root = np.sqrt(fit.weights)
+    scaled = np.concatenate([(by_cs * root)[None], fit.jacobian * root])
+    matrix = scaled @ scaled.T
+    matrix[np.diag_indices_from(matrix)] *= 1 + 1e-9
+    last = np.arange(len(matrix) - len(fit.precision), len(matrix))
+    matrix[last, last] += fit.precision
+    inverse = np.linalg.inv(matrix)
+    gradient = scaled @ (root * (data.power - fit.model))
+    gradient[1:] = 0.0  # the fit is at its maximum
+    return model.optics.cs_mm + float(inverse[0] @ gradient), float(np.sqrt(inverse[0, 0]))
+
+
+def geometry_covariance(
+    spectrum: MicrographSpectrum, data: RingData, model: RingModel, fit: RingFit, expected: Float64 | None = None
+) -> Float64:
     """Covariance of the free geometric parameters: that of the scatter between tiles, variances averaged with Fisher's.
 
     The scatter is the bootstrap over tiles to first order: each tile's pull on the parameters, H^-1 sum_t g_t g_t^T H^-1.
+    expected [tiles, bins]: what a tilt makes of each tile, which is no scatter.
     """
     scaled = fit.jacobian * np.sqrt(fit.weights)
     matrix = scaled @ scaled.T
@@ -169,6 +221,8 @@ def geometry_covariance(spectrum: MicrographSpectrum, data: RingData, model: Rin
     if tiles < 6:
         return np.asarray(fisher)
     values = spectrum.sector_tiles[:, data.sector, data.radius] / data.level
+    if expected is not None:
+        values = values - expected
     lever = inverse[-fit.free :] @ (fit.jacobian * fit.weights) / tiles
     pulls = (values - values.mean(axis=0)) @ lever.T
     counted = float(spectrum.effective_samples.sum() / spectrum.samples.sum()) * _FREQUENCY_CORRELATION**2

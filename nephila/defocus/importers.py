@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nephila.ctf_results import is_table, result_file
 from nephila.defocus.settings import DefocusFit, failed_fit
 from nephila.errors import InputError
 from nephila.io.tables import read_blocks
 
 PathLike = str | os.PathLike[str]
+
+NO_RESULT = "no CTF result"
+"""How the reason begins where another program has none for a micrograph."""
 
 
 def imported_fit(
@@ -77,24 +81,43 @@ def read_ctffind(path: PathLike) -> list[DefocusFit]:
     return fits
 
 
-def read_ctffind_files(names: Sequence[str], folder: PathLike) -> list[DefocusFit]:
-    """For each micrograph, the fit in folder/<stem>.txt or <stem>_ctf.txt; a missing file is a failed fit with that reason."""
+def read_ctffind_files(names: Sequence[str], pattern: str) -> list[DefocusFit]:
+    """For each micrograph the fit in its file (`pattern` with the micrograph's name in place of *).
+
+    A missing file is a failed fit with that reason. InputError where a file holds results of several micrographs, which name none.
+    """
     fits = []
     for name in names:
-        stem = Path(name).stem
-        paths = [Path(folder) / f"{stem}{ending}.txt" for ending in ("", "_ctf", "_ctffind4", "_diagnostic")]
-        found = next((p for p in paths if p.exists()), None)
-        fits.append(read_ctffind(found)[0] if found else failed_fit(f"no CTFFIND4 result {stem}.txt in {folder}"))
+        path = result_file(pattern, name)
+        if not Path(path).is_file():
+            fits.append(failed_fit(f"{NO_RESULT}: there is no file {path}"))
+            continue
+        found = read_ctffind(path)
+        if len(found) > 1:
+            raise InputError(
+                f"{path}: holds results of {len(found)} micrographs, without their names; run CTFFIND on each one by itself"
+            )
+        fits.append(found[0])
     return fits
 
 
+def read_results(names: Sequence[str], source: str) -> list[DefocusFit]:
+    """Fits of these micrographs from a STAR table or from text files, as `ctf.import_from` names them.
+
+    Micrographs without a result are failed fits with that reason. InputError for what is not a result.
+    """
+    if not is_table(source):
+        return read_ctffind_files(names, source)
+    return read_gctf_star(source, names)[1]
+
+
 def read_gctf_star(path: PathLike, names: Sequence[str] | None = None) -> tuple[list[str], list[DefocusFit]]:
-    """Fits in a STAR file of Gctf (or of RELION's CtfFind job), matched to micrographs by file name without folder.
+    """Fits in a STAR file of Gctf (or of RELION's CtfFind job), matched to micrographs by file name without folder and ending.
 
     With `names`, exactly those, in that order; one that the file lacks is a failed fit with that reason.
     """
     frame = _ctf_table(path)
-    keys = [Path(str(name)).name for name in frame["rlnMicrographName"]]
+    keys = [_key(str(name)) for name in frame["rlnMicrographName"]]
     double = next((k for i, k in enumerate(keys) if k in keys[:i]), None) if len(set(keys)) < len(keys) else None
     if double is not None:
         raise InputError(f"{path}: micrograph {double} occurs twice; remove one of the rows")
@@ -115,8 +138,13 @@ def read_gctf_star(path: PathLike, names: Sequence[str] | None = None) -> tuple[
     }
     if names is None:
         return [str(name) for name in frame["rlnMicrographName"]], [fits[key] for key in keys]
-    missing = failed_fit(f"{path} has no row for this micrograph")
-    return list(names), [fits.get(Path(name).name, missing) for name in names]
+    missing = failed_fit(f"{NO_RESULT}: {path} has no row for this micrograph")
+    return list(names), [fits.get(_key(name), missing) for name in names]
+
+
+def _key(name: str) -> str:
+    """What a micrograph's name is matched by: programs change folder and ending (.mrc, .mrcs, .tif), not the name itself."""
+    return Path(Path(name).name.removesuffix(".gz")).stem
 
 
 def _ctf_table(path: PathLike) -> pd.DataFrame:

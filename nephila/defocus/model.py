@@ -184,6 +184,7 @@ class RingModel:
             np.array([_FADING_PRIOR, _FADING_PRIOR, np.inf, _ASTIGMATISM_PRIOR, _ASTIGMATISM_PRIOR, np.inf]) ** -2.0
         )
         self.shift: Float64 | float = 0.0  # added to 2 gamma: `taper_shift`
+        self.blur: Float64 | float = 1.0  # what a tilted specimen leaves of the rings' contrast: `local.blurred_rings`
         self._null: float | None = None
 
     def deviance(self, model: Float64) -> float:
@@ -213,19 +214,26 @@ class RingModel:
         data = self.data
         local = defocus + a_cos * data.cos2 + a_sin * data.sin2
         angle = 2 * ring_phase(data.k2, local, self.optics, phase) + self.shift
-        contrast = ring_contrast(data.k2, data.cos2, data.tile_length, local, self.optics)
+        contrast = self.blur * ring_contrast(data.k2, data.cos2, data.tile_length, local, self.optics)
         if data.sectors:
             turn = 2 * self.optics.wavelength * data.k2 * (a_sin * data.cos2 - a_cos * data.sin2)
             contrast = contrast * np.sinc(turn * np.pi / data.sectors)
         return np.asarray(0.5 * (1 - contrast * np.cos(angle))), np.asarray(contrast * np.sin(angle))
 
     def fit(
-        self, start: tuple[float, float, float, float], astigmatism: bool, fit_phase: bool, rounds: int = 20
+        self,
+        start: tuple[float, float, float, float],
+        astigmatism: bool,
+        fit_phase: bool,
+        rounds: int = 20,
+        held: bool = False,
     ) -> RingFit:
-        """Nearest maximum of the likelihood from `start` (defocus, a_cos, a_sin, phase)."""
+        """Nearest maximum of the likelihood from `start` (defocus, a_cos, a_sin, phase); `held` keeps these as they are."""
         # fading first, then geometry: the covariance of the geometry is read from the end
         geometry = np.array([0.0, 0.0, *start])
         free = np.array([self.data.sectors > 0, self.data.sectors > 0, True, astigmatism, astigmatism, fit_phase])
+        if held:
+            free[2:] = False
         prior = self.prior[free]
         state = self._linear(geometry, np.ones_like(self.data.power), 3)
         damping = 1e-3

@@ -60,7 +60,7 @@ def screen_micrograph(
 
 def judge(fit: DefocusFit, ice: float, foreign: float, replaced: float, settings: ScreeningSettings) -> Screening:
     """Hold what was measured (NaN: not measured) against the limits."""
-    reasons = [fit.reason] if fit.failed else _doubts(fit, settings)
+    reasons = [fit.reason] if fit.reason != "none" else _doubts(fit, settings)
     if settings.max_ice and ice > settings.max_ice:
         reasons.append(f"ice ring {ice:.1f} times its surroundings")
     if settings.max_foreign and foreign > settings.max_foreign:
@@ -140,6 +140,8 @@ def micrograph_table(
             "nphScore": column([f.score for f in fits]),
             "nphScoreGap": column([f.gap for f in fits]),
             "nphRunnerUpDefocus": column([f.runner_up for f in fits]),
+            "nphApparentCs": column([f.apparent_cs for f in fits]),
+            "nphApparentCsError": column([f.apparent_cs_error for f in fits]),
             "nphRingAnisotropy": column([f.anisotropy for f in fits]),
             "nphIceRing": column([s.ice for s in screenings]),
             "nphForeignArea": column([s.foreign for s in screenings]),

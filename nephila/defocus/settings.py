@@ -19,8 +19,9 @@ class DefocusSettings:
 
     defocus_min, defocus_max: range of the mean defocus, A; resolution_low: rings used from here, A; resolution_high: to here, A
     (or 95 % of Nyquist); astigmatism: fit it (False: defocus_u = defocus_v); max_astigmatism: largest defocus_u - defocus_v, A;
-    phase_shift: fit the phase shift of a phase plate; gap_distance: solutions this far (A) from the best are "elsewhere";
-    min_score: least drop of the deviance by the rings, below it the fit fails (noise alone reaches 20, rarely 35).
+    phase_shift: fit the phase shift of a phase plate; tilt: fit the plane of a tilted specimen; gap_distance: solutions this
+    far (A) from the best are "elsewhere"; min_score: least drop of the deviance by the rings, below it the fit fails (noise alone
+    reaches 20, rarely 35).
     """
 
     defocus_min: float = 3000.0
@@ -30,6 +31,7 @@ class DefocusSettings:
     astigmatism: bool = True
     max_astigmatism: float = 3000.0
     phase_shift: bool = False
+    tilt: bool = False
     gap_distance: float = 1500.0
     min_score: float = 36.0
 
@@ -75,6 +77,32 @@ class RingStrength:
 
 
 @dataclass(frozen=True)
+class DefocusPlane:
+    """Defocus across a micrograph: defocus(x, y) = that of the fit + slope_x (x - centre_x) + slope_y (y - centre_y).
+
+    slope_x, slope_y: A of defocus per A, 0 where no tilt is clear; error: standard error of either; gain: drop of the deviance by
+    the plane; centre_x, centre_y: A from the centre of the first pixel.
+    """
+
+    slope_x: float
+    slope_y: float
+    error: float
+    gain: float
+    centre_x: float
+    centre_y: float
+
+    @property
+    def level(self) -> bool:
+        """Whether there is no slope."""
+        return self.slope_x == self.slope_y == 0
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between specimen and image plane, degrees."""
+        return float(np.degrees(np.arctan(np.hypot(self.slope_x, self.slope_y))))
+
+
+@dataclass(frozen=True)
 class DefocusFit:
     """CTF of one micrograph.
 
@@ -83,7 +111,8 @@ class DefocusFit:
     correlation of measured and fitted rings over the explained range; resolution: to which rings are explained, A; score: drop of
     the deviance (-2 log likelihood) by the rings; gap: how much more that is than the best solution elsewhere (small: perhaps a
     wrong peak); anisotropy: strength of the rings in the best direction over that in the worst, from 1 (none); profile: the rings;
-    optics: what the fit assumed; failed, reason: why there is no fit ("none" otherwise).
+    optics: what the fit assumed; plane: of a tilted specimen, where it was asked for; apparent_cs: spherical aberration (mm) that
+    the rings ask for, with its standard error; failed, reason: why there is no fit ("none" otherwise).
     """
 
     defocus_u: float
@@ -103,6 +132,9 @@ class DefocusFit:
     anisotropy: float
     profile: RingProfile | None
     optics: Optics | None = None
+    plane: DefocusPlane | None = None
+    apparent_cs: float = float("nan")
+    apparent_cs_error: float = float("nan")
     failed: bool = False
     reason: str = "none"
 

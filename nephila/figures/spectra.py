@@ -26,6 +26,7 @@ def plot_group_profiles(
     wavelength: float,
     group_ctf2: npt.ArrayLike | None = None,
     group: int | None = None,
+    deviation: npt.ArrayLike | None = None,
 ) -> None:
     """Power profiles of a defocus group's micrographs over each other, and the phase error that the group costs.
 
@@ -38,6 +39,7 @@ def plot_group_profiles(
     wavelength : of the electrons, A
     group_ctf2 : [k], optional; CTF squared at the group's defocus
     group : number, for the title
+    deviation : [number of profiles], optional; A, from the group in the worst direction; without it that of the mean defocus
     """
     s = np.asarray(frequency, dtype=np.float64)
     values = np.asarray(defocus, dtype=np.float64)
@@ -47,7 +49,8 @@ def plot_group_profiles(
         )
     style.check_curves([np.asarray(p) for p in profiles.values()], len(s), "profile")
     offsets = values - group_defocus
-    worst = int(np.argmax(np.abs(offsets)))
+    apart = np.abs(offsets) if deviation is None else np.asarray(deviation, dtype=np.float64)
+    worst = int(np.argmax(apart))
     with style.drawing(path, style.WIDTH, 4.6) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
         order = np.argsort(values, kind="stable")
@@ -68,7 +71,7 @@ def plot_group_profiles(
         upper.set_ylim(min(-0.1, low), max(1.15, high))
         upper.set_ylabel("power, background removed")
         style.series_scale(figure, upper, span[0] / 1e4, span[1] / 1e4, "defocus (µm)")
-        error = 180.0 * wavelength * np.abs(offsets[:, None]) * s**2
+        error = 180.0 * wavelength * apart[:, None] * s**2
         lower.plot(s, error.max(axis=0), color=style.VERMILION)
         lower.fill_between(s, 0, error.max(axis=0), color=style.VERMILION, alpha=0.12, lw=0)
         lower.axhline(90, color=style.GREY, lw=0.9, ls=style.DASHES[2])
@@ -78,8 +81,8 @@ def plot_group_profiles(
         style.resolution_axis(upper, float(s[-1]))
         upper.set_xlabel("")
         lower.set_xlabel("spatial frequency (1/Å)")
-        limit = np.sqrt(2 * wavelength * abs(offsets[worst]))
-        text = f"{names[worst]}, {offsets[worst]:+.0f} Å from the group: "
+        limit = np.sqrt(2 * wavelength * apart[worst])
+        text = f"{os.path.basename(names[worst])}, {apart[worst]:.0f} Å from the group: "
         text += f"90° at {limit:.3g} Å" if limit > 0 else "no error"
         lower.set_title(f"worst: {text}", fontsize=8, fontweight="normal")
         style.set_title(figure, None if group is None else f"defocus group {group}")

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import naive_ctf_scan as naive
 import numpy as np
+import pandas as pd
 import pytest
 from noise_micrographs import STRONG, TITAN, WEAK, noise_micrograph
 
 from nephila.ctf import Optics, ctf_2d
 from nephila.defocus import DefocusSettings, fit_defocus, fit_micrograph, fit_profile, pool_strength
 from nephila.defocus.diagnostics import ctf_figure, powchk, profile_curves
-from nephila.defocus.importers import imported_fit, read_ctffind, read_ctffind_files, read_gctf_star
+from nephila.defocus.given import check_given
+from nephila.defocus.importers import imported_fit, read_ctffind, read_gctf_star, read_results
+from nephila.defocus.pooling import pool_tables, strength_of, strength_table
+from nephila.defocus.tables import defocus_table, ring_table
 from nephila.errors import InputError
 from nephila.kernels.ctf_scan import scan_table
 from nephila.spectra import tile_spectra
@@ -94,17 +98,53 @@ def test_a_data_set_shares_the_strength_of_its_rings():
     assert shared.at(np.array([1 / 20.0, 1 / 5.0])) == pytest.approx([0.75, 0.09], rel=0.35)
     for z, spectrum in zip(defoci, spectra, strict=True):
         assert abs(fit_defocus(spectrum, TITAN, None, shared).defocus - z) < 90
+    # the same by way of tables, and fits in doubt do not count
+    names = ["a.mrc", "b.mrc", "c.mrc"]
+    rings = pd.concat([ring_table(n, f) for n, f in zip(names, fits, strict=True)])
+    table = defocus_table(names, spectra, fits)
+    again = strength_of(strength_table(pool_tables(table, rings)))
+    s = np.linspace(0.04, 0.24, 9)
+    np.testing.assert_allclose(again.at(s), shared.at(s), rtol=1e-5)
+    doubtful = table.assign(nphScoreGap=[100.0, 5.0, 100.0])
+    assert pool_tables(doubtful, rings) is None and strength_of(strength_table(None)) is None
 
 
 def test_phase_shift_is_fitted_on_request():
-    image = noise_micrograph(
-        (1536, 1536), 2.0, dataclasses.replace(TITAN, phase_shift_deg=70.0), 12000, 11600, 0, seed=5, **STRONG
-    )
-    fit = fit_defocus(tile_spectra(image, 2.0), TITAN, DefocusSettings(phase_shift=True))
-    assert fit.phase_shift_deg == pytest.approx(70, abs=10)
-    assert fit.defocus == pytest.approx(11800, abs=150)
-    known = fit_defocus(tile_spectra(image, 2.0), dataclasses.replace(TITAN, phase_shift_deg=70.0))
+    plate = dataclasses.replace(TITAN, phase_shift_deg=70.0)
+    spectrum = tile_spectra(noise_micrograph((1536, 1536), 2.0, plate, 12000, 11600, 0, seed=5, **STRONG), 2.0)
+    fit = fit_defocus(spectrum, TITAN, DefocusSettings(phase_shift=True))
+    assert abs(fit.phase_shift_deg - 70) < 3.5 * fit.phase_shift_error < 14
+    assert abs(fit.defocus - 11800) < 3.5 * fit.mean_error < 200
+    known = fit_defocus(spectrum, plate)
     assert known.phase_shift_deg == 70.0 and abs(known.defocus - 11800) < 60
+
+
+def test_given_values_are_held_against_the_rings():
+    spectrum = tile_spectra(noise_micrograph((1536, 1536), 2.0, TITAN, 15300, 14700, 40, seed=12, **STRONG), 2.0)
+    own = fit_defocus(spectrum, TITAN)
+    true = check_given(spectrum, imported_fit(15300, 14700, 40), TITAN)
+    assert (true.defocus_u, true.defocus_v, true.angle_deg) == (15300, 14700, 40) and true.reason == "none"
+    assert own.score - 15 < true.score <= own.score + 1e-6 and true.gap == pytest.approx(own.gap, abs=40)
+    assert true.resolution == pytest.approx(own.resolution, rel=0.15) and true.figure_of_merit > 0.95
+    assert np.isnan(true.mean_error)
+    wrong = check_given(spectrum, imported_fit(25000, 24600, 40), TITAN)
+    assert wrong.gap < -1000 and wrong.runner_up == pytest.approx(15000, abs=60)
+    assert "no rings at the given defocus" in wrong.reason and wrong.defocus == 24800
+    shifted = check_given(spectrum, imported_fit(15300, 14700, 40, phase_shift_deg=90), TITAN)
+    assert shifted.phase_shift_deg == 90 and shifted.score < 0.5 * true.score
+
+
+@pytest.mark.parametrize(("optics", "ratio"), [(TITAN, 1.0), (TITAN, 1.1), (Optics(300, 0.0, 0.1), 1.0)])
+def test_the_rings_tell_the_spherical_aberration(optics, ratio):
+    """A pixel size that is 10 % too large bends the rings as Cs * 1.1^4 would."""
+    fits = []
+    for seed in range(4):
+        z = 9000 + 5000 * seed
+        image = noise_micrograph((1024, 1024), 1.5, optics, z, z, seed=40 + seed, at_20=0.5, at_5=0.2)
+        fits.append(fit_defocus(tile_spectra(image, 1.5 * ratio), optics))
+    weights = np.array([f.apparent_cs_error for f in fits]) ** -2.0
+    found = weights @ np.array([f.apparent_cs for f in fits]) / weights.sum()
+    assert abs(found - optics.cs_mm * ratio**4) < 3.5 * weights.sum() ** -0.5 < 0.9
 
 
 def test_the_profile_alone_gives_the_mean_defocus():
@@ -219,11 +259,14 @@ def test_import_of_ctffind_and_gctf(tmp_path):
         -60,
     )  # larger first: the angle turns by 90 degrees
     assert fit.phase_shift_deg == pytest.approx(np.degrees(0.5)) and fit.resolution == 4.2
-    found, missing = read_ctffind_files(["x/a.mrc", "x/c.mrc"], tmp_path)
+    found, missing = read_results(["x/a.mrc", "x/c.mrc"], str(tmp_path / "*.txt"))
     assert not found.failed and missing.failed and "c.txt" in missing.reason
+    (tmp_path / "two.txt").write_text(CTFFIND + CTFFIND.splitlines()[-1])
+    with pytest.raises(InputError, match=r"two\.txt: holds results of 2 micrographs"):
+        read_results(["two.mrc"], str(tmp_path / "*.txt"))
     (tmp_path / "all.star").write_text(STAR)
-    names, fits = read_gctf_star(tmp_path / "all.star", ["m/b.mrc", "m/a.mrc", "m/z.mrc"])
-    assert names == ["m/b.mrc", "m/a.mrc", "m/z.mrc"]
+    names, fits = read_gctf_star(tmp_path / "all.star", ["m/b.mrc", "m/a.tif", "m/z.mrc"])
+    assert names == ["m/b.mrc", "m/a.tif", "m/z.mrc"]
     assert fits[0].failed and "not underfocus" in fits[0].reason
     assert (fits[1].defocus_u, fits[1].angle_deg, fits[1].resolution) == (16000, -60, 4.0)
     assert fits[2].failed

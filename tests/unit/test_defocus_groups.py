@@ -17,6 +17,7 @@ from nephila.defocus_groups import (
     group_table,
     optimal_groups,
     phase_error,
+    propose_groups,
     sort_into_groups,
 )
 from nephila.errors import InputError
@@ -72,27 +73,35 @@ def test_a_group_is_as_wide_as_the_difference_from_its_lowest(defocus, groups):
     assert list(table.nphDefocus) == sorted(defocus)
 
 
-def brute_force(z, limit, smallest):
-    """Best (undersized, groups, squared deviation) over all partitions of sorted z."""
+def partition_key(parts, smallest):
+    """(undersized, groups, squared deviation) of a partition into arrays [members, (defocus, astigmatism)]."""
+    spread = sum((np.abs(p - p.mean(axis=0)) ** 2).sum() for p in parts)
+    return sum(len(p) < smallest for p in parts), len(parts), float(spread)
+
+
+def brute_force(values, limit, smallest):
+    """Best key over all partitions of values [n, 2] sorted by defocus."""
     best = None
-    for cuts in itertools.product([0, 1], repeat=len(z) - 1):
-        parts = np.split(z, [i + 1 for i, c in enumerate(cuts) if c])
-        if any(len(p) > 1 and np.abs(p - p.mean()).max() > limit + 1e-6 for p in parts):
+    for cuts in itertools.product([0, 1], repeat=len(values) - 1):
+        parts = np.split(values, [i + 1 for i, c in enumerate(cuts) if c])
+        if any(len(p) > 1 and np.abs(p - p.mean(axis=0)).sum(axis=1).max() > limit + 1e-6 for p in parts):
             continue
-        key = (sum(len(p) < smallest for p in parts), len(parts), sum(((p - p.mean()) ** 2).sum() for p in parts))
+        key = partition_key(parts, smallest)
         best = key if best is None or key < best else best
     return best
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("smallest", [1, 3])
-def test_optimal_groups_equal_brute_force(seed, smallest):
-    z = np.sort(np.random.default_rng(seed).uniform(10000, 14000, 11))
-    resolution = phase_error_limit(500.0, OPTICS)
-    groups = optimal_groups(z, OPTICS, resolution, smallest)
-    parts = [z[groups == g] for g in np.unique(groups)]
-    found = (sum(len(p) < smallest for p in parts), len(parts), sum(((p - p.mean()) ** 2).sum() for p in parts))
-    assert found == pytest.approx(brute_force(z, 500.0, smallest))
+@pytest.mark.parametrize("astigmatism", [0.0, 600.0])
+def test_optimal_groups_equal_brute_force(seed, smallest, astigmatism):
+    rng = np.random.default_rng(seed)
+    z = np.sort(rng.uniform(10000, 14000, 10))
+    vectors = 0.5 * rng.uniform(0, astigmatism, 10) * np.exp(2j * rng.uniform(0, np.pi, 10))
+    groups = optimal_groups(z, OPTICS, phase_error_limit(500.0, OPTICS), smallest, vectors)
+    values = np.column_stack([z, vectors])
+    found = partition_key([values[groups == g] for g in np.unique(groups)], smallest)
+    assert found == pytest.approx(brute_force(values, 500.0, smallest))
 
 
 def test_many_micrographs_are_grouped_in_under_a_second_and_within_the_phase_limit():
@@ -109,12 +118,27 @@ def test_many_micrographs_are_grouped_in_under_a_second_and_within_the_phase_lim
 
 
 def test_astigmatism_narrows_groups():
+    rng = np.random.default_rng(3)
     z = np.linspace(10000, 14000, 40)
     plain = optimal_groups(z, OPTICS, 4.4)
-    narrow = optimal_groups(z, OPTICS, 4.4, half_astigmatism=np.full(40, 250.0))
-    assert narrow.max() > plain.max()
-    alone = optimal_groups(z, OPTICS, 4.4, half_astigmatism=np.full(40, 1e4))
-    assert alone.max() == 40
+    alike = optimal_groups(z, OPTICS, 4.4, astigmatism=np.full(40, 250.0 + 100j))
+    np.testing.assert_array_equal(alike, plain)  # the group has it too
+    vectors = 250.0 * np.exp(2j * rng.uniform(0, np.pi, 40))
+    assert optimal_groups(z, OPTICS, 4.4, astigmatism=vectors).max() > plain.max()
+    assert optimal_groups(z, OPTICS, 4.4, astigmatism=1e3 * np.exp(2j * np.arange(40))).max() == 40
+    with pytest.raises(InputError, match="39 astigmatisms for 40"):
+        optimal_groups(z, OPTICS, 4.4, astigmatism=vectors[1:])
+
+
+def test_no_group_is_over_its_limit_with_astigmatism():
+    rng = np.random.default_rng(5)
+    z, astigmatism, angle = rng.uniform(8000, 38000, 400), rng.uniform(0, 800, 400), rng.uniform(0, 180, 400)
+    names = [f"m{i}" for i in range(len(z))]
+    table = micrographs(names, z, astigmatism, angle)
+    settings = {"method": "optimal", "width": 1000.0, "resolution": 4.0, "smallest": 1}
+    proposal = propose_groups(table, {"voltage_kv": 300, "cs_mm": 2.0, "amplitude_contrast": 0.1}, settings)
+    _, groups = average_groups(proposal, table, OPTICS)
+    assert groups.nphPhaseErrorLimit.max() <= 4.0 + 1e-6
 
 
 def test_group_averages_take_astigmatism_as_a_vector():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from noise_micrographs import STRONG, TITAN, WEAK, noise_micrograph
 
 from nephila.defocus import ScreeningSettings, fit_micrograph, micrograph_table, screen_micrograph
 from nephila.defocus.screening import ice_ring
+from nephila.defocus.tables import common_trouble
 from nephila.errors import InputError
 from nephila.spectra import tile_spectra
 
@@ -91,3 +93,74 @@ def test_the_table_has_a_row_for_each_micrograph(good):
     assert not table.isna().any().any()
     with pytest.raises(InputError, match="one of each"):
         micrograph_table(["a"], [], [])
+
+
+def defocus_rows(number=5, **columns):
+    """A screened table of good micrographs with some columns changed."""
+    values = {
+        "rlnMicrographName": [f"m{i}.mrc" for i in range(number)],
+        "rlnDefocusU": 15000.0,
+        "rlnPhaseShift": 0.0,
+        "nphApparentCs": 2.7,
+        "nphApparentCsError": 0.4,
+        "nphKeep": 1,
+        "nphReason": "none",
+    }
+    return pd.DataFrame(values | columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({}, None),
+        (
+            {"nphReason": ["no rings: score 9 below 36"] * 3 + ["none"] * 2, "nphKeep": 0},
+            "3 of 5 micrographs show no rings",
+        ),
+        ({"nphReason": ["no rings: score 9 below 36"] * 2 + ["none"] * 3}, None),
+        ({"nphApparentCs": 3.95}, "1.10"),
+        ({"nphApparentCs": 3.95, "nphApparentCsError": 2.0}, None),
+        ({"nphApparentCs": 3.95, "nphApparentCsError": 0.0}, None),
+        ({"nphApparentCs": 0.0}, "spherical aberration of 0.00"),
+        ({"rlnPhaseShift": [88.0, 92.0, 90.0, 75.0, 120.0]}, "88 degrees"),
+        ({"rlnPhaseShift": 176.0}, None),
+    ],
+)
+def test_what_ails_a_whole_data_set_is_said_once(columns, words):
+    remarks = common_trouble(defocus_rows(**columns), TITAN)
+    if words is None:
+        assert remarks == []
+        return
+    assert len(remarks) == 1
+    if words == "1.10":
+        assert "input.pixel_size (then 0.909 times it fits)" in remarks[0] and "3.95 +- 0.18 mm" in remarks[0]
+    else:
+        assert words in remarks[0]
+
+
+def test_an_import_without_a_single_result_ends_the_run():
+    with pytest.raises(InputError, match="none of the 5 micrographs has a result.*all.star"):
+        common_trouble(defocus_rows(nphReason="no CTF result: all.star has no row for this micrograph"), TITAN)
+
+
+@pytest.mark.parametrize(
+    ("shape", "damage", "words"),
+    [
+        ((128, 160), None, None),
+        ((1024, 1024), "dead columns", "dead or saturated"),
+        ((1024, 1024), "stripes", None),
+    ],
+)
+def test_rough_micrographs_have_a_fit_or_a_reason(shape, damage, words):
+    image = noise_micrograph(shape, 2.0, TITAN, 15200, 14800, 30, seed=8, **STRONG)
+    if damage == "dead columns":
+        image[:, : int(0.6 * shape[1])] = 0
+    if damage == "stripes":
+        image *= 1 + 0.1 * np.random.default_rng(0).standard_normal((1, shape[1])).astype(np.float32)
+    spectrum, fit = fit_micrograph(image, 2.0, TITAN)
+    result = screen_micrograph(spectrum, fit)
+    if words:
+        assert not result.keep and words in result.reason
+    else:
+        assert abs(fit.defocus - 15000) < 4 * fit.mean_error if result.keep else len(result.reason) > 10
+    assert len(micrograph_table(["x.mrc"], [fit], [result])) == 1
