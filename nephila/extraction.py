@@ -144,6 +144,7 @@ def extract_particles(
         windows = normalise_background(windows, new_region)
     elif options.normalise == "noise":
         windows = fit_to_noise(windows, new_region, _noise_window(noise, box, options.new_box))
+    _check_range(windows, options.dtype)
     low = windows.min(axis=(1, 2)).astype(np.float64)
     high = windows.max(axis=(1, 2)).astype(np.float64)
     return ExtractedParticles(
@@ -178,6 +179,14 @@ def _checked(
     if not np.isfinite(data).all():
         raise InputError("the micrograph holds NaN or infinite values: repair it or leave it out")
     return data, centres
+
+
+def _check_range(windows: Float32, dtype: str) -> None:
+    if dtype == "float16" and len(windows) and float(np.abs(windows).max()) > 65504:
+        raise InputError(
+            f"values up to {float(np.abs(windows).max()):g} do not fit into float16 (65504): normalise the windows by ring, or "
+            "write float32"
+        )
 
 
 def _cut(data: Float32, centres: npt.NDArray[np.int64], box: int) -> tuple[Float32, Float64]:

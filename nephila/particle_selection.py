@@ -13,6 +13,9 @@ from nephila.kernels.peaks import suppress_neighbours
 
 Float64 = npt.NDArray[np.float64]
 
+_EMPTY_AT_MOST = 1.2
+"""Mean evidence that empty windows may have; noise has 0, structure of neighbours a little more."""
+
 
 def _need(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
     missing = [c for c in columns if c not in table.columns]
@@ -188,10 +191,57 @@ def _keys(table: pd.DataFrame, source: str = "the proposed selection") -> list[t
 @dataclass(frozen=True)
 class BadParticleSettings:
     """sigma: robust standard deviations from the median of a statistic over all particles beyond which one is doubted;
-    pca: components of the images looked at as well (0: none)."""
+    least_probability: of holding a particle, by the evidence of all windows; pca: components of the images looked at as
+    well (0: none)."""
 
     sigma: float = 5.0
+    least_probability: float = 0.5
     pca: int = 0
+
+
+def doubt_empty_windows(
+    proposal: pd.DataFrame, windows: pd.DataFrame, settings: BadParticleSettings | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Propose to leave out the windows that hold no particle, too, by their evidence (`nephila.window_evidence`).
+
+    The evidence of all windows is taken as a mixture of noise, the same for all micrographs, and particles, about a mean of
+    each micrograph's own (`nephila.picking.threshold`); windows more likely noise are doubted.
+
+    Parameters
+    ----------
+    proposal : of `propose_bad_particles`, one row per row of `windows`
+    windows : with rlnMicrographName and nphEvidence
+
+    Returns
+    -------
+    The proposal with further rows dropped, and why none is where the evidence does not show two populations ("none" where
+    it does)
+    """
+    from nephila.picking.threshold import fit_score_mixture
+
+    _need(windows, ("rlnMicrographName", "nphEvidence"), "the table of windows")
+    options = settings or BadParticleSettings()
+    names = windows["rlnMicrographName"].astype(str).to_numpy()
+    evidence = windows["nphEvidence"].to_numpy(dtype=np.float64)
+    rows = _rows_by_micrograph(windows)
+    model = fit_score_mixture({name: evidence[index] for name, index in rows.items()}, dirt_factor=10.0)
+    out = proposal.copy()
+    if model.reason != "none":
+        return out, model.reason
+    if model.noise_mean > _EMPTY_AT_MOST:
+        return (
+            out,
+            f"even the lower ones of two populations, about {model.noise_mean:.1f}, are no empty windows (about 0)",
+        )
+    probability = np.ones(len(names))
+    for name, index in rows.items():
+        probability[index] = model.probabilities[name]
+    empty = (probability < options.least_probability) & (out["nphKeep"].to_numpy() == 1)
+    reason, keep = out["nphReason"].to_numpy(dtype=object).copy(), out["nphKeep"].to_numpy(dtype=np.int64).copy()
+    reason[empty] = [f"holds no particle, to judge by its middle (evidence {value:.1f})" for value in evidence[empty]]
+    keep[empty] = 0
+    out["nphKeep"], out["nphReason"] = keep, reason
+    return out, "none"
 
 
 def propose_bad_particles(

@@ -17,16 +17,21 @@ from nephila.job import Progress, logger
 from nephila.micrograph_input import image_coordinates, read_input
 from nephila.noise_windows import NoiseSettings, find_noise_windows
 from nephila.particle_images import image_name
+from nephila.window_evidence import window_evidence
 
 Float32 = npt.NDArray[np.float32]
+OWN_DEFOCUS = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
 RADIUS_SHARE = 1.1
 """Radius of the region taken as particle, over the particle's own: the CTF spreads density."""
 
 
 def extraction_settings(
-    section: dict[str, Any], diameter: float, pixel_size: float, box: int, seed: int
+    section: dict[str, Any], diameter: float, pixel_size: float, box: int, seed: int, new_box: int | None = None
 ) -> ExtractionSettings:
-    """How windows are cut, from the section `particles`. The background begins 1.1 radii out, or where the box leaves some."""
+    """How windows are cut, from the section `particles`. The background begins 1.1 radii out, or where the box leaves some.
+
+    box : px cut from the micrograph of pixel_size (A); new_box : px after Fourier cropping (None: not cropped)
+    """
     histogram = section["normalise"] == "histogram"
     radius = min(RADIUS_SHARE * 0.5 * diameter / pixel_size, 0.47 * box)
     return ExtractionSettings(
@@ -34,6 +39,7 @@ def extraction_settings(
         normalise="noise" if histogram else section["normalise"],
         ramp=section["remove_ramp"],
         dust_sigma=section["dust_sigma"],
+        new_box=new_box,
         dtype=section["dtype"],
         seed=seed,
     )
@@ -47,6 +53,7 @@ def extract_batch(
     settings: ExtractionSettings,
     noise: Float32 | None,
     stack: str | os.PathLike[str],
+    diameter: float,
 ) -> pd.DataFrame:
     """Cut the windows of a batch into `stack`.
 
@@ -55,11 +62,14 @@ def extract_batch(
 
     Returns
     -------
-    The kept particles with rlnImageName, rlnOriginX/YAngst (the sub-pixel rest) and the statistics of their background. Windows
-    that reach beyond the micrograph are left out, and counted in the log.
+    The kept particles with rlnImageName, rlnOriginX/YAngst (the sub-pixel rest), the statistics of their background and the
+    evidence for a particle of this diameter (A); defoci of their own, where the coordinates have some. Windows that reach
+    beyond the micrograph are left out, and counted in the log.
     """
     tables, images = [], []
-    pixel_size = input_settings["pixel_size"] * input_settings["decimate"]
+    cut_pixel_size = input_settings["pixel_size"] * input_settings["decimate"]
+    side = settings.new_box or box
+    pixel_size = cut_pixel_size * box / side
     progress = Progress(len(names), "micrographs cut")
     if noise is not None:
         noise = (noise - noise.mean()) / max(float(noise.std()), 1e-20)
@@ -75,14 +85,19 @@ def extract_batch(
             continue
         places = image_coordinates(mine[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(), input_settings)
         try:
-            cut = extract_particles(micrograph.image, places, box, pixel_size, settings, noise)
+            cut = extract_particles(micrograph.image, places, box, cut_pixel_size, settings, noise)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         _report(name, cut)
-        tables.append(_window_table(mine, cut))
+        evidence = window_evidence(cut.images, cut.pixel_size, diameter)
+        tables.append(_window_table(mine, cut).assign(nphEvidence=np.round(evidence, 4)))
         images.append(cut.images)
-    table = pd.concat(tables, ignore_index=True) if tables else _window_table(coordinates.iloc[:0], None)
-    with stack_writer(stack, (len(table), box, box), pixel_size, settings.dtype) as memory:
+    table = (
+        pd.concat(tables, ignore_index=True)
+        if tables
+        else _window_table(coordinates.iloc[:0], None).assign(nphEvidence=0.0)
+    )
+    with stack_writer(stack, (len(table), side, side), pixel_size, settings.dtype) as memory:
         first = 0
         for part in images:
             memory[first : first + len(part)] = part
@@ -97,6 +112,8 @@ def _report(name: str, cut: ExtractedParticles) -> None:
 
 def _window_table(rows: pd.DataFrame, cut: ExtractedParticles | None) -> pd.DataFrame:
     keep = ["rlnMicrographName", "nphParticleNumber", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"]
+    if set(OWN_DEFOCUS) <= set(rows.columns):
+        keep += OWN_DEFOCUS
     values: dict[str, Any] = {
         "rlnOpticsGroup": 1,
         "rlnOriginXAngst": 0.0,

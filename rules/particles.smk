@@ -21,7 +21,7 @@ if CONFIG.input.particles:
 
     checkpoint merge_coordinates:
         input:
-            CONFIG.input.particles,
+            CONFIG.input.particle_tables,
         output:
             table="results/particles/coordinates.star",
             counts="results/particles/picks_by_micrograph.star",
@@ -36,6 +36,8 @@ if CONFIG.input.particles:
             optics=section("optics"),
             pixel_size=CONFIG.pixel_size,
             box=CONFIG.box,
+            diameter=CONFIG.particle.diameter,
+            ignore_aberrations=CONFIG.input.ignore_aberrations,
             code=code("import_particles"),
         message:
             "List the particles given"
@@ -45,7 +47,7 @@ if CONFIG.input.particles:
     rule extract_windows:
         input:
             coordinates="results/particles/coordinates.star",
-            particles=CONFIG.input.particles,
+            particles=CONFIG.input.particle_tables,
         output:
             stack="results/particles/win/winser_{batch}.mrcs",
             table="results/particles/win/winser_{batch}.star",
@@ -87,7 +89,7 @@ else:
             mem_mb=memory("noise"),
             runtime=minutes("noise"),
         params:
-            box=CONFIG.box,
+            box=CONFIG.cut_box,
             candidate=CONFIG.particles.noise_candidate,
             input=section("input"),
             code=code("noise"),
@@ -194,7 +196,8 @@ else:
             runtime=minutes("extract_windows"),
         params:
             names=lambda wc: PROJECT.names_of(wc.batch),
-            box=CONFIG.box,
+            box=CONFIG.cut_box,
+            new_box=CONFIG.box,
             diameter=CONFIG.particle.diameter,
             seed=CONFIG.project.seed,
             input=section("input"),

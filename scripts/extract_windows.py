@@ -8,11 +8,12 @@ from nephila.windows import extract_batch, extraction_settings
 with start_job(snakemake) as job:  # noqa: F821
     pixel_size = job.params.input["pixel_size"] * job.params.input["decimate"]
     settings = extraction_settings(
-        job.params.particles, job.params.diameter, pixel_size, job.params.box, job.params.seed
+        job.params.particles, job.params.diameter, pixel_size, job.params.box, job.params.seed, job.params.new_box
     )
     coordinates = read_table(job.input.coordinates, kind="coordinates")
     noise, _ = read_image(job.input.noise)
     table = extract_batch(
-        coordinates, job.params.names, job.params.box, job.params.input, settings, noise, job.output.stack
-    )
+        coordinates, job.params.names, job.params.box, job.params.input, settings, noise, job.output.stack,
+        job.params.diameter,
+    )  # fmt: skip
     write_table(job.output.table, table, kind="particles", comment="Windows of a batch of micrographs.")

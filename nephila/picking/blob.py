@@ -1,21 +1,24 @@
-"""Picking by a blob of the particle's size: disk minus ring, difference or Laplacian of Gaussians."""
+"""Picking by a blob of the particle's size: disk minus ring, difference or Laplacian of Gaussians, and by its texture.
+
+A blob has but the mean density of a particle. Its details, whatever they are, raise the power of the image there: the
+square of the band-passed image (times the CTF, which weights frequencies by what they carry) over a disk, less that over
+the ring around, tells as much. The sum of both finds more than either, and a particle without low frequencies as well.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
-from nephila.ctf import Optics, ctf_1d
-from nephila.fourier import irfft2, rfft2
+from nephila.ctf import Optics
 from nephila.kernels.peaks import suppress_neighbours
-from nephila.picking.contaminants import mark_contaminants
+from nephila.picking.contaminants import CORE, local_statistics, mark_contaminants
 from nephila.picking.peaks import Picks, local_maxima, sub_pixel_offset
-from nephila.picking.prepare import MicrographBinner, centre_and_spread, check_micrograph, clip_outliers
+from nephila.picking.prepare import MicrographBinner, check_micrograph, clip_outliers
 from nephila.picking.settings import BlobSettings
+from nephila.picking.texture import PaddedField, disk_and_ring
 
 Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 # In particle radii. Particles are denser at their middle than a disk of the longest diameter, which finds its edge
 # as well
@@ -42,8 +45,8 @@ def pick_blobs(
 
     Returns
     -------
-    Picks, best first, as many as fit into the area. Scores are the filter's response over its robust standard
-    deviation.
+    Picks, best first, as many as fit into the area. Scores are the sum of the responses of blob and texture, each over its
+    robust standard deviation.
 
     Raises
     ------
@@ -51,32 +54,28 @@ def pick_blobs(
     """
     options = settings or BlobSettings()
     data = check_micrograph(image, pixel_size, diameter)
-    smallest = diameter * min(options.scales)
-    target = smallest / options.pixels_per_diameter
+    target = min(diameter * min(options.scales) / options.pixels_per_diameter, options.finest / 2.4)
     # Averaging whole pixels first is far cheaper than the transform of the full micrograph
-    block = max(int(target / pixel_size / 1.5), 1)
+    block = max(int(target / pixel_size / 1.25), 1)
     reduced = block_mean(clip_outliers(data, options.peaks.outlier_sigma), block)
     binned = MicrographBinner(reduced, pixel_size * block, 1e6).binned(target)
     size = binned.pixel_size
     ny, nx = binned.image.shape
     largest = diameter * max(options.scales)
-    pad = int(options.ring * largest / size) + 1
-    py, px = (int(scipy.fft.next_fast_len(n + pad, real=True)) for n in (ny, nx))
-    padded = np.zeros((py, px), dtype=np.float32)
-    padded[:ny, :nx] = binned.image
-    k2 = np.fft.fftfreq(py, size)[:, None] ** 2 + np.fft.rfftfreq(px, size)[None, :] ** 2
-    transform = rfft2(padded) * (1 - np.exp(-k2 * (options.highpass * largest / 2) ** 2)).astype(np.float32)
-    contrast = None
+    field = PaddedField((ny, nx), size, options.ring * largest / size)
+    transform = field.transform(binned.image)
     if ctf is not None and optics is not None:
-        contrast = _contrast(k2, 0.5 * (ctf[0] + ctf[1]), optics)
+        transform *= field.contrast(0.5 * (ctf[0] + ctf[1]), optics)
+    band = options.coarsest * diameter, options.finest
+    energy = field.power(transform, *band) if options.texture > 0 else None
+    transform *= 1 - np.exp(-field.k2 * np.float32((options.highpass * largest / 2) ** 2))
     best, which = np.full((ny, nx), -np.inf, dtype=np.float32), np.zeros((ny, nx), dtype=np.int64)
     for index, scale in enumerate(options.scales):
-        kernel = rfft2(np.fft.ifftshift(blob_kernel((py, px), 0.5 * diameter * scale / size, options)))
-        if contrast is not None:
-            kernel = kernel * contrast
-        response = irfft2(transform * np.conj(kernel), px)[:ny, :nx]
-        middle, spread = centre_and_spread(response)
-        response = (response - np.float32(middle)) / np.float32(max(spread, 1e-20))
+        radius = 0.5 * diameter * scale / size
+        response = field.response(transform, blob_kernel(field.padded, radius, options))
+        if energy is not None:
+            response += np.float32(options.texture) * field.response(energy, field.disk(radius))
+            response /= np.float32(np.hypot(1, options.texture))
         better = response > best
         best[better], which[better] = response[better], index
     return _picks(
@@ -102,8 +101,8 @@ def _picks(
     edge = (options.peaks.edge * side / step_y, options.peaks.edge * side / step_x)
     spacing = options.peaks.min_distance * side * scales.min() / np.sqrt(step_y * step_x)
     rows, columns = local_maxima(score, float(spacing), edge, at_most)
-    mean, local = local_statistics(image, 0.5 * side / np.sqrt(step_y * step_x))
-    dirt = mark_contaminants(mean, local, side / np.sqrt(step_y * step_x), options.peaks.contaminant_sigma)
+    mean, local = local_statistics(image, CORE * 0.5 * side / np.sqrt(step_y * step_x))
+    dirt = mark_contaminants(mean, local, options.peaks.contaminant_sigma)
     y = rows + sub_pixel_offset(score[rows - 1, columns], score[rows, columns], score[rows + 1, columns])
     x = columns + sub_pixel_offset(score[rows, columns - 1], score[rows, columns], score[rows, columns + 1])
     # Pixel i of a block mean has its centre at (i + 1/2) block - 1/2
@@ -117,7 +116,8 @@ def _picks(
             if len(y)
             else kept
         )
-    typical = max(float(np.median(local)), 1e-20)
+    step = max(min(local.shape) // 256, 1)
+    typical = max(float(np.median(local[::step, ::step])), 1e-20)
     zero = np.zeros(len(kept))
     return Picks(
         x=x[kept],
@@ -151,34 +151,15 @@ def block_mean(image: Float32, block: int) -> Float32:
 
 def blob_kernel(shape: tuple[int, int], radius: float, settings: BlobSettings) -> Float32:
     """Blob of `radius` px about (ny // 2, nx // 2), of sum 0."""
-    y, x = (np.arange(n) - n // 2 for n in shape)
-    r = np.hypot(y[:, None], x[None, :])
     if settings.method == "disk":
-        inside = np.sqrt(np.clip(1 - (r / (_DISK * radius)) ** 2, 0, 1))
-        ring = (r > _DISK * radius) & (r < settings.ring * _DISK * radius)
-        kernel = inside / inside.sum() - ring / ring.sum()
-    elif settings.method == "dog":
-        narrow, wide = (np.exp(-0.5 * (r / (sigma * radius)) ** 2) for sigma in _GAUSSIANS)
-        kernel = narrow / narrow.sum() - wide / wide.sum()
-    else:
-        sigma = radius / np.sqrt(2)
-        kernel = (1 - 0.5 * (r / sigma) ** 2) * np.exp(-0.5 * (r / sigma) ** 2)
-        kernel -= kernel.sum() / kernel.size
-    return kernel.astype(np.float32)
-
-
-def _contrast(k2: Float64, defocus: float, optics: Optics) -> Float32:
-    """CTF by interpolation over k; high frequencies count little in a blob, so a coarse table serves."""
-    k = np.sqrt(k2)
-    table = np.linspace(0, float(k.max()), 2000)
-    return np.interp(k, table, ctf_1d(table, defocus, optics)).astype(np.float32)
-
-
-def local_statistics(image: Float32, radius: float) -> tuple[Float32, Float32]:
-    """Mean and standard deviation of `image` over squares of a disk's area of `radius` px."""
-    import scipy.ndimage
-
-    side = max(round(radius * np.sqrt(np.pi)), 3)
-    mean = scipy.ndimage.uniform_filter(image, side, mode="nearest")
-    square = scipy.ndimage.uniform_filter(image * image, side, mode="nearest")
-    return mean, np.sqrt(np.maximum(square - mean * mean, 0))
+        return disk_and_ring(shape, _DISK * radius, settings.ring)
+    y, x = (np.arange(n, dtype=np.float32) - n // 2 for n in shape)
+    if settings.method == "dog":
+        kernel = np.zeros(shape, dtype=np.float32)
+        for sigma, sign in zip(_GAUSSIANS, (1, -1), strict=True):
+            rows, columns = (np.exp(-0.5 * (v / np.float32(sigma * radius)) ** 2) for v in (y, x))
+            kernel += (sign / (rows.sum() * columns.sum()) * rows)[:, None] * columns[None, :]
+        return kernel
+    r2 = (y[:, None] ** 2 + x[None, :] ** 2) / np.float32(radius**2 / 2)
+    kernel = (1 - 0.5 * r2) * np.exp(-0.5 * r2)
+    return kernel - kernel.sum() / np.float32(kernel.size)

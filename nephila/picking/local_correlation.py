@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from nephila.ctf import Optics, ctf_2d
 from nephila.errors import InputError
-from nephila.fourier import irfft2, rfft2
 from nephila.kernels.peaks import suppress_neighbours
-from nephila.picking.contaminants import mark_contaminants
+from nephila.picking.contaminants import CORE, local_statistics, mark_contaminants
+from nephila.picking.fine_scoring import FineScores, score_finely, score_windows
 from nephila.picking.peaks import Picks, local_maxima, sub_pixel_offset
 from nephila.picking.prepare import BinnedMicrograph, MicrographBinner, check_micrograph
 from nephila.picking.settings import TemplateSettings
 from nephila.picking.templates import MaskedTemplates, TemplateLevel, TemplateSet, apply_ctf
+from nephila.picking.texture import texture_response
+from nephila.picking.tiles import TiledCorrelation
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 _BLOCK = 2048
-# Candidates of the coarse search may lie this much nearer to one another than picks: the fine search decides between
-# them
-_COARSE_SPACING = 0.4
-_CLIMBS = 4
-_CLIMBING_SPACING = 0.6
-_CROSS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], dtype=np.int64)
+_COMPONENTS = 100
+# Signal-to-noise ratio of the particles that the search is tuned to find: those on the verge of being found
+_MARGINAL = 7.0
 
 
 def pick_by_templates(
@@ -58,53 +56,96 @@ def pick_by_templates(
     InputError : image constant, not finite, not 2D or too small; particle too small for the pixel size
     """
     options = settings or templates.settings
-    diameter = templates.diameter
-    data = check_micrograph(image, pixel_size, diameter)
+    data = check_micrograph(image, pixel_size, templates.diameter)
     if defocus is not None and optics is None:
         raise InputError("templates with a CTF need the optics (voltage, Cs, amplitude contrast)")
     binner = MicrographBinner(data, pixel_size, options.peaks.outlier_sigma)
     coarse = _binned_to(binner, templates.coarse, pixel_size)
-    masked = _masked(templates.coarse, coarse, defocus, optics, diameter, options)
-    score, mean, spread = correlate_locally(coarse.image, masked)
-    spacing, edge, at_most = _limits(data.shape, pixel_size, diameter, coarse, options)
-    fine_level = templates.fine if options.refine else None
-    shrink = 1.0 if fine_level is None else _COARSE_SPACING
-    rows, columns = local_maxima(score, spacing * shrink, edge, at_most)
-    dirt = mark_contaminants(mean, spread, diameter / coarse.pixel_size, options.peaks.contaminant_sigma)
-    flagged = dirt[rows, columns]
-    typical = max(float(np.median(spread)), 1e-20)
-    local_mean = (mean[rows, columns] / typical).astype(np.float64)
-    local_std = (spread[rows, columns] / typical).astype(np.float64)
-    if fine_level is None:
+    masked = _masked(templates.coarse, defocus, optics, templates.diameter, options)
+    mean, deviation = local_statistics(coarse.image, CORE * 0.5 * templates.diameter / coarse.pixel_size)
+    dirt = mark_contaminants(mean, deviation, options.peaks.contaminant_sigma)
+    # Few components cost little, and tell less of where a particle may be
+    share = min(max(options.searched * _COMPONENTS / len(masked.stamps), options.searched), 0.5)
+    score = correlate_locally(coarse.image, masked, share, dirt)
+    texture = _texture(binner, templates, defocus, optics, options)
+    if texture is not None:
+        score[score > -1] += (deviation_of_noise(masked) * _sampled(texture, coarse))[score > -1]
+    spacing, edge, at_most = _limits(data.shape, pixel_size, templates.diameter, coarse, options)
+    level = templates.fine if options.refine else None
+    if level is None:
+        rows, columns = local_maxima(score, spacing, edge, at_most)
         y, x = _refined_position(score, rows, columns)
-        value = score[rows, columns].astype(np.float64)
-        best = _best_templates(coarse.image, masked, rows, columns)
-        angles, binned = templates.coarse.angles, coarse
+        best = score_windows(coarse.image, masked, rows, columns)[1]
+        found = FineScores(y, x, score[rows, columns].astype(np.float64), best, np.arange(len(rows)))
+        level, binned = templates.coarse, coarse
     else:
-        binned = _binned_to(binner, fine_level, pixel_size)
-        near = options.peaks.min_distance * diameter / binned.pixel_size
-        fine = _masked(fine_level, binned, defocus, optics, diameter, options)
-        start_y = (rows * (coarse.scale_y / binned.scale_y)).astype(np.float64)
-        start_x = (columns * (coarse.scale_x / binned.scale_x)).astype(np.float64)
-        y, x, value, best, likely = _score_finely(binned.image, fine, start_y, start_x, _CLIMBING_SPACING * near)
-        flagged, local_mean, local_std = flagged[likely], local_mean[likely], local_std[likely]
-        angles = fine_level.angles
-    order = np.argsort(-value, kind="stable")
-    y, x = y * binned.scale_y, x * binned.scale_x
-    limit = options.peaks.min_distance * diameter / pixel_size
+        rows, columns = best_pixels(score, edge, options.rescored, spacing, dirt)
+        binned = _binned_to(binner, level, pixel_size)
+        fine = _masked(level, defocus, optics, templates.diameter, options)
+        row, column = rows * (coarse.scale_y / binned.scale_y), columns * (coarse.scale_x / binned.scale_x)
+        near = options.peaks.min_distance * templates.diameter / binned.pixel_size
+        extra = None if texture is None else deviation_of_noise(fine) * _sampled(texture, binned)
+        found = score_finely(binned.image, fine, level.angles, row, column, near, extra)
+    y, x = found.y * binned.scale_y, found.x * binned.scale_x
+    order = np.argsort(-found.score, kind="stable")
+    limit = options.peaks.min_distance * templates.diameter / pixel_size
     kept = order[suppress_neighbours(y[order], x[order], float(limit), at_most)]
+    place = rows[found.taken[kept]], columns[found.taken[kept]]
+    typical = max(float(np.median(deviation)), 1e-20)
+    angles = level.angles[found.template[kept]]
     return Picks(
         x=x[kept],
         y=y[kept],
-        score=value[kept],
-        local_mean=local_mean[kept],
-        local_std=local_std[kept],
+        score=found.score[kept],
+        local_mean=(mean[place] / typical).astype(np.float64),
+        local_std=(deviation[place] / typical).astype(np.float64),
         scale=np.ones(len(kept)),
-        rot=angles[best[kept], 0],
-        tilt=angles[best[kept], 1],
-        psi=angles[best[kept], 2],
-        contaminated=flagged[kept],
+        rot=angles[:, 0],
+        tilt=angles[:, 1],
+        psi=angles[:, 2],
+        contaminated=dirt[place],
     )
+
+
+def _texture(
+    binner: MicrographBinner,
+    templates: TemplateSet,
+    defocus: tuple[float, float, float] | None,
+    optics: Optics | None,
+    settings: TemplateSettings,
+) -> tuple[Float32, BinnedMicrograph] | None:
+    """Response to the power of details that the reference does not hold, times its weight, and where it was taken; None
+    where the reference holds them."""
+    if settings.texture <= 0 or templates.finest < 1.2 * settings.texture_finest:
+        return None
+    binned = binner.binned(settings.texture_finest / 2.4)
+    if binned.pixel_size > settings.texture_finest / 2:
+        return None
+    mean_defocus = None if defocus is None else 0.5 * (defocus[0] + defocus[1])
+    band = templates.finest, settings.texture_finest
+    response = texture_response(binned.image, binned.pixel_size, templates.diameter, band, mean_defocus, optics)
+    return np.float32(settings.texture) * response, binned
+
+
+def _sampled(texture: tuple[Float32, BinnedMicrograph], target: BinnedMicrograph) -> Float32:
+    """A map at the nearest pixels to those of another binning."""
+    values, source = texture
+    rows, columns = (
+        np.minimum(np.rint(np.arange(n) * (to / of)).astype(np.int64), last - 1)
+        for n, to, of, last in zip(
+            target.image.shape,
+            (target.scale_y, target.scale_x),
+            (source.scale_y, source.scale_x),
+            values.shape,
+            strict=True,
+        )
+    )
+    return values[np.ix_(rows, columns)]
+
+
+def deviation_of_noise(templates: MaskedTemplates) -> np.float32:
+    """Standard deviation of one template's local correlation with noise."""
+    return np.float32(np.sqrt(np.mean(np.sum(templates.coefficients.astype(np.float64) ** 2, axis=1))))
 
 
 def _binned_to(binner: MicrographBinner, level: TemplateLevel, pixel_size: float) -> BinnedMicrograph:
@@ -119,7 +160,6 @@ def _binned_to(binner: MicrographBinner, level: TemplateLevel, pixel_size: float
 
 def _masked(
     level: TemplateLevel,
-    binned: BinnedMicrograph,
     defocus: tuple[float, float, float] | None,
     optics: Optics | None,
     diameter: float,
@@ -129,7 +169,7 @@ def _masked(
         ctf = np.ones((level.box, level.box // 2 + 1), dtype=np.float32)
     else:
         ctf = ctf_2d(level.box, level.pixel_size, *defocus, optics)
-    return apply_ctf(level, ctf, diameter, settings)
+    return apply_ctf(level, ctf, diameter, settings, settings.energy)
 
 
 def _limits(
@@ -143,106 +183,87 @@ def _limits(
     return peaks.min_distance * diameter / binned.pixel_size, edge, at_most
 
 
-def correlate_locally(image: Float32, templates: MaskedTemplates) -> tuple[Float32, Float32, Float32]:
-    """Best local correlation coefficient over the templates at each pixel of `image` [ny, nx].
+def local_moments(image: Float32, templates: MaskedTemplates) -> tuple[Float32, Float32]:
+    """Weighted mean and standard deviation of `image` [ny, nx] under the mask about each pixel, float32 [ny, nx].
 
     Outside, the image continues with its median (0 after preparation).
-
-    Returns
-    -------
-    score, mean, spread : float32 [ny, nx]; the latter two are the weighted mean and standard deviation under the mask
     """
-    ny, nx = image.shape
-    reach = int(max(np.abs(templates.rows).max(), np.abs(templates.columns).max()))
-    py, px = (int(scipy.fft.next_fast_len(n + reach, real=True)) for n in (ny, nx))
-    padded = np.zeros((py, px), dtype=np.float32)
-    padded[:ny, :nx] = image
-    transform = rfft2(padded)
-    stamp = np.zeros((py, px), dtype=np.float32)
-
-    def correlation(values: Float32, with_transform: npt.NDArray[np.complex64]) -> Float32:
-        stamp[templates.rows, templates.columns] = values
-        return irfft2(with_transform * np.conj(rfft2(stamp)), px)[:ny, :nx]
-
-    mean = correlation(templates.weight, transform)
-    square = correlation(templates.weight, rfft2(padded * padded))
-    spread: Float32 = np.sqrt(np.maximum(square - mean * mean, 0)).astype(np.float32)
-    # A floor, so that dead areas and the outside do not divide by nothing
-    floor = max(0.3 * float(np.median(spread)), 1e-20)
-    basis = np.empty((len(templates.images), ny * nx), dtype=np.float32)
-    for k, values in enumerate(templates.images):
-        basis[k] = correlation(values, transform).ravel()
-    best = np.empty(ny * nx, dtype=np.float32)
-    for start in range(0, ny * nx, _BLOCK):
-        block = np.ascontiguousarray(basis[:, start : start + _BLOCK].T)
-        best[start : start + _BLOCK] = (block @ templates.coefficients.T).max(axis=1)
-    score = best.reshape(ny, nx) / np.maximum(spread, floor)
-    return score.astype(np.float32), mean, spread
+    mean, square = (
+        _correlation(values, templates.rows, templates.columns, templates.weight) for values in (image, image * image)
+    )
+    return mean, np.sqrt(np.maximum(square - mean * mean, 0)).astype(np.float32)
 
 
-def _windows(image: Float32, templates: MaskedTemplates, y: Int, x: Int) -> Float32:
-    """Pixels under the mask about (y, x) [m, p]; 0 outside the image."""
-    reach = int(max(np.abs(templates.rows).max(), np.abs(templates.columns).max())) + 2
-    padded = np.pad(image, reach)
-    y, x = (np.clip(v, -1, n) + reach for v, n in ((y, image.shape[0]), (x, image.shape[1])))
-    start = y * padded.shape[1] + x
-    offset = templates.rows * padded.shape[1] + templates.columns
-    return padded.ravel()[start[:, None] + offset[None, :]]
+def _correlation(image: Float32, rows: Int, columns: Int, stamp: Float32) -> Float32:
+    out = np.empty(image.shape, dtype=np.float32)
+    for y, x, values in TiledCorrelation(rows, columns, stamp[None]).tiles(image):
+        out[y, x] = values[0]
+    return out
 
 
-def _score_windows(image: Float32, templates: MaskedTemplates, y: Int, x: Int, floor: float) -> tuple[Float32, Int]:
-    """Best score [m] and template [m] at pixels (y, x)."""
-    score, best = np.empty(len(y), dtype=np.float32), np.empty(len(y), dtype=np.int64)
-    for start in range(0, len(y), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        windows = _windows(image, templates, y[part], x[part])
-        mean = windows @ templates.weight
-        spread = np.sqrt(np.maximum((windows * windows) @ templates.weight - mean * mean, floor * floor))
-        products = (windows @ templates.images.T) @ templates.coefficients.T
-        best[part] = products.argmax(axis=1)
-        score[part] = products[np.arange(len(products)), best[part]] / spread
-    return score, best
+def correlate_locally(
+    image: Float32, templates: MaskedTemplates, share: float = 1.0, dirt: npt.NDArray[np.bool_] | None = None
+) -> Float32:
+    """Best local correlation coefficient over the templates at each pixel of `image` [ny, nx].
+
+    Parameters
+    ----------
+    share : of each tile's pixels that is searched; the rest gets -1. Those are taken whose components hold the most of the
+        power that particles would have there: the log likelihood ratio of templates in random orientation, as normal
+        components, against noise
+    dirt : pixels on contaminants; they do not count when the share is taken
+    """
+    spread = local_moments(image, templates)[1]
+    inverse = 1 / np.maximum(spread, max(0.3 * float(np.median(spread)), 1e-20))
+    expected = _MARGINAL**2 * templates.strength / max(float(templates.strength.sum()), 1e-30)
+    gain = (expected / (1 + expected)).astype(np.float32)
+    score = np.full(image.shape, -1, dtype=np.float32)
+    for y, x, values in TiledCorrelation(templates.rows, templates.columns, templates.stamps).tiles(image):
+        scale = inverse[y, x].ravel()
+        components = values.reshape(len(values), -1)
+        power = (gain @ (components * components)) * scale**2
+        where = _highest(power, share, None if dirt is None else dirt[y, x].ravel())
+        best = np.full(components.shape[1], -1, dtype=np.float32)
+        for start in range(0, len(where), _BLOCK):
+            part = where[start : start + _BLOCK]
+            best[part] = (templates.coefficients @ components[:, part]).max(axis=0) * scale[part]
+        score[y, x] = best.reshape(values.shape[1:])
+    return score
 
 
-def _best_templates(image: Float32, templates: MaskedTemplates, y: Int, x: Int) -> Int:
-    return _score_windows(image, templates, y, x, 1e-6)[1]
+def best_pixels(
+    score: Float32, edge: tuple[float, float], share: float, spacing: float, dirt: npt.NDArray[np.bool_]
+) -> tuple[Int, Int]:
+    """Rows and columns of the share of pixels of highest score at least `edge` (y, x) px inside, `dirt` as in
+    `correlate_locally`, and of the maxima `spacing` px apart, which tell what noise scores where particles take the share.
+    """
+    ny, nx = score.shape
+    ey, ex = (max(int(np.ceil(e)), 1) for e in edge)
+    if ny <= 2 * ey or nx <= 2 * ex:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none
+    inner = score[ey : ny - ey, ex : nx - ex].ravel()
+    where = _highest(inner, share, dirt[ey : ny - ey, ex : nx - ex].ravel())
+    chosen = np.zeros(score.shape, dtype=bool)
+    chosen[ey : ny - ey, ex : nx - ex].flat[where] = True
+    chosen[local_maxima(score, spacing, edge, score.size)] = True
+    rows, columns = np.nonzero(chosen & (score > -1))
+    return rows.astype(np.int64), columns.astype(np.int64)
 
 
-def _score_finely(
-    image: Float32, templates: MaskedTemplates, y: Float64, x: Float64, spacing: float
-) -> tuple[Float64, Float64, Float64, Int, Int]:
-    """Best position, score and template near (y, x): climbs on crosses of five pixels, then a parabola on each
-    axis."""
-    row, column = np.rint(y).astype(np.int64), np.rint(x).astype(np.int64)
-    floor = 0.3 * float(np.median(np.abs(image))) / 0.6745 + 1e-6
-    if not len(row):
-        nothing = np.zeros(0, dtype=np.int64)
-        return y, x, np.zeros(0), nothing, nothing
-    # One look at each; only the best of those that are much nearer than picks may be is worth climbing
-    first = _score_windows(image, templates, row, column, floor)[0]
-    order = np.argsort(-first, kind="stable")
-    taken = suppress_neighbours(y[order], x[order], float(spacing), len(order))
-    likely = np.sort(order[taken])
-    row, column = row[likely], column[likely]
-    score, best = np.zeros((len(row), 5), dtype=np.float32), np.zeros((len(row), 5), dtype=np.int64)
-    moving: Int = np.arange(len(row), dtype=np.int64)
-    for climb in range(_CLIMBS):
-        around_y = (row[moving, None] + _CROSS[:, 0]).ravel()
-        around_x = (column[moving, None] + _CROSS[:, 1]).ravel()
-        around, template = _score_windows(image, templates, around_y, around_x, floor)
-        score[moving], best[moving] = around.reshape(-1, 5), template.reshape(-1, 5)
-        top = score[moving].argmax(axis=1)
-        moving, top = moving[top != 0], top[top != 0]
-        if climb < _CLIMBS - 1:
-            row[moving] += _CROSS[top, 0]
-            column[moving] += _CROSS[top, 1]
-    top = score.argmax(axis=1)
-    still = top == 0
-    dy = np.where(still, sub_pixel_offset(score[:, 1], score[:, 0], score[:, 2]), _CROSS[top, 0])
-    dx = np.where(still, sub_pixel_offset(score[:, 3], score[:, 0], score[:, 4]), _CROSS[top, 1])
-    at = np.arange(len(row))
-    value = score[at, top].astype(np.float64)
-    return (row + dy).astype(np.float64), (column + dx).astype(np.float64), value, best[at, top], likely
+def _highest(values: npt.NDArray[np.floating], share: float, dirt: npt.NDArray[np.bool_] | None) -> Int:
+    """Indices of the given share of highest values; dirt is measured by the others, and does not take their place."""
+    if share >= 1:
+        return np.arange(len(values), dtype=np.int64)
+    clean = np.arange(len(values)) if dirt is None else np.flatnonzero(~dirt)
+    wanted = int(np.ceil(share * len(clean)))
+    if not wanted:
+        return np.zeros(0, dtype=np.int64)
+    taken = clean[np.argpartition(-values[clean], wanted - 1)[:wanted]]
+    if dirt is None:
+        return taken
+    dirty = np.flatnonzero(dirt & (values >= values[taken].min()))
+    return np.concatenate([taken, dirty[: wanted // 4]])
 
 
 def _refined_position(score: Float32, rows: Int, columns: Int) -> tuple[Float64, Float64]:

@@ -132,6 +132,7 @@ class MicrographBinner:
         image = fourier_crop_image(self._transform, self._grid, grid)
         rows, columns = int((self.shape[0] - 1) / scale_y) + 1, int((self.shape[1] - 1) / scale_x) + 1
         image = np.ascontiguousarray(image[:rows, :columns])
-        middle, spread = centre_and_spread(image)
+        step = max(min(image.shape) // 256, 1)
+        middle, spread = centre_and_spread(image[::step, ::step])
         image = (image - np.float32(middle)) / np.float32(max(spread, 1e-20))
         return BinnedMicrograph(image, scale_y, scale_x, self.pixel_size * 0.5 * (scale_y + scale_x))

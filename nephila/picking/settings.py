@@ -19,7 +19,7 @@ class PeakSettings:
     """
 
     min_distance: float = 0.65
-    edge: float = 0.5
+    edge: float = 0.46
     max_filling: float = 1.5
     outlier_sigma: float = 7.0
     contaminant_sigma: float = 8.0
@@ -42,7 +42,8 @@ class BlobSettings:
     method: "dog" (difference of Gaussians, the default), "disk" (disk minus ring) or "log" (Laplacian of Gaussian);
     scales: diameters tried in one pass, as multiples of the given one; pixels_per_diameter: sampling of the search;
     ring: outer radius of the ring over the disk's radius; highpass: structures larger than this many diameters are
-    removed.
+    removed. texture: weight of the power of details against the blob's (0: the blob alone); its band reaches from
+    `coarsest` diameters to `finest` A.
     """
 
     method: Literal["disk", "dog", "log"] = "dog"
@@ -50,9 +51,14 @@ class BlobSettings:
     pixels_per_diameter: float = 14.0
     ring: float = 2.0
     highpass: float = 12.0
+    texture: float = 1.0
+    coarsest: float = 0.6
+    finest: float = 18.0
     peaks: PeakSettings = PeakSettings()
 
     def __post_init__(self) -> None:
+        if self.texture < 0:
+            raise InputError(f"texture {self.texture}: must not be negative; 1 is usual, 0 searches for the blob alone")
         if self.method not in ("disk", "dog", "log"):
             raise InputError(f"blob method {self.method!r}: must be disk, dog or log")
         if not self.scales or min(self.scales) <= 0:
@@ -67,25 +73,31 @@ class BlobSettings:
 class TemplateSettings:
     """Picking by projections of a reference.
 
-    A coarse search (views x in-plane rotations over the whole micrograph) finds candidates; a fine one (more views,
-    finer sampling) scores each of them again. views, in_plane_deg, pixels_per_diameter: number of views over the
-    sphere, in-plane step and sampling of either. mask: radius of the correlation mask over the particle's radius
-    (beyond 1, since the CTF spreads density); mask_edge: its soft edge, same unit; resolution_limit: A, nothing
-    finer is used; energy: share of the templates' power kept in their common basis; refine: whether the fine search
-    is made.
+    A coarse search (views x in-plane rotations over the micrograph) finds likely pixels; a fine one (more views, finer
+    sampling) scores each of them again. views, in_plane_deg, pixels_per_diameter: number of views over the sphere,
+    in-plane step and sampling of either. searched: share of the pixels that the coarse search looks at, those of most
+    power in the templates' components (for 100 components; more where there are fewer); rescored: share that the fine one
+    looks at. mask: radius of the correlation mask over the particle's radius (beyond 1, since the CTF spreads density);
+    mask_edge: its soft edge, same unit; resolution_limit: A, nothing finer is used; energy: share of the templates' power
+    kept in their common basis; refine: whether the fine search is made. texture: weight of the power of details down to
+    texture_finest (A) that the reference does not hold (0: none).
     """
 
-    views: int = 48
-    in_plane_deg: float = 15.0
-    pixels_per_diameter: float = 16.0
-    fine_views: int = 240
+    views: int = 100
+    in_plane_deg: float = 12.0
+    pixels_per_diameter: float = 18.0
+    searched: float = 0.12
+    rescored: float = 0.015
+    fine_views: int = 360
     fine_in_plane_deg: float = 8.0
-    fine_pixels_per_diameter: float = 24.0
+    fine_pixels_per_diameter: float = 25.0
     mask: float = 1.4
     mask_edge: float = 0.3
-    resolution_limit: float = 15.0
+    resolution_limit: float = 14.0
     energy: float = 0.97
     refine: bool = True
+    texture: float = 0.75
+    texture_finest: float = 18.0
     peaks: PeakSettings = PeakSettings()
 
     def __post_init__(self) -> None:
@@ -99,6 +111,13 @@ class TemplateSettings:
                 raise InputError(f"in-plane step {step} degrees: must lie in 1 to 360")
         if not 0.5 <= self.mask <= 3:
             raise InputError(f"mask radius {self.mask}: must lie in 0.5 to 3 particle radii; 1.4 is usual")
+        for name, value in (("searched", self.searched), ("rescored", self.rescored)):
+            if not 0 < value <= 1:
+                raise InputError(f"{name} {value}: must lie in (0, 1]")
+        if self.texture < 0 or self.texture_finest <= 0:
+            raise InputError(
+                f"texture {self.texture}, texture_finest {self.texture_finest} A: must not be negative, the latter positive"
+            )
         if not 0.5 < self.energy <= 1:
             raise InputError(f"energy {self.energy}: must lie in 0.5 to 1; 0.97 is usual")
         if min(self.pixels_per_diameter, self.fine_pixels_per_diameter) < 6:

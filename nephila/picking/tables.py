@@ -34,7 +34,7 @@ def choice_settings(picking: dict[str, Any]) -> ChoiceSettings:
 
 def blob_picker(picking: dict[str, Any], diameter: float, box_size: float, optics: Optics) -> Picker:
     """A function that picks blobs of the particle's diameter in an image."""
-    settings = BlobSettings(peaks=peak_settings(picking, diameter, box_size))
+    settings = BlobSettings(scales=tuple(picking["scales"]), peaks=peak_settings(picking, diameter, box_size))
     return lambda image, pixel_size, ctf: pick_blobs(image, pixel_size, diameter, settings, ctf, optics)
 
 
@@ -63,13 +63,12 @@ def pick_batch(
 
     A micrograph that cannot be read or searched gives no candidates; its reason goes to the log and stands in the table of CTFs.
     """
-    columns = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
-    defoci = dict(zip(defocus["rlnMicrographName"], defocus[columns].to_numpy(dtype=np.float64), strict=True))
+    defoci = defocus_rows(defocus)
     picks: dict[str, Picks] = {}
     progress = Progress(len(names), "micrographs picked")
     for name in names:
-        u, v, angle = (float(value) for value in defoci[name])
-        values = (u, v, angle) if u > 0 else None
+        found = defoci[name]
+        values = found if found[0] > 0 else None
         try:
             micrograph = read_input(name, input_settings)
             picks[name] = picker(micrograph.image, micrograph.pixel_size, values)
@@ -77,11 +76,25 @@ def pick_batch(
             logger.warning("%s: no picks: %s", name, error)
             picks[name] = Picks()
         progress.step()
+    return number_particles(picked_table(picks, input_settings))
+
+
+def defocus_rows(defocus: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Defocus U, V (A) and angle (deg) by micrograph; not positive, or NaN, where there is no fit."""
+    columns = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
+    rows = defocus[columns].to_numpy(dtype=np.float64)
+    return {
+        str(n): (float(u), float(v), float(a)) for n, (u, v, a) in zip(defocus["rlnMicrographName"], rows, strict=True)
+    }
+
+
+def picked_table(picks: dict[str, Picks], input_settings: dict[str, Any]) -> pd.DataFrame:
+    """Table of candidates by micrograph, coordinates in px of the files."""
     table = candidates_table(picks)
     for axis in "XY":
         column = f"rlnCoordinate{axis}"
         table[column] = np.round(file_coordinates(table[column].astype(float), input_settings), 2)
-    return number_particles(table)
+    return table
 
 
 def number_particles(table: pd.DataFrame) -> pd.DataFrame:
@@ -122,14 +135,26 @@ def given_coordinates(table: pd.DataFrame, names: Sequence[str], source: str) ->
 
 
 def count_picks(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Picks by micrograph, in the order of `names`: rlnMicrographName, nphCandidates, nphPicked."""
+    """Picks by micrograph, in the order of `names`: rlnMicrographName, nphCandidates, nphPicked, and nphReason, which says
+    why a micrograph has none ("none" where it has some)."""
     candidates = table.groupby("rlnMicrographName").size()
     kept = table[table["nphKeep"] == 1].groupby("rlnMicrographName").size()
+    dropped = table[table["nphKeep"] == 0].groupby("rlnMicrographName")["nphReason"]
+    common: dict[str, str] = {str(name): str(reasons.value_counts().index[0]) for name, reasons in dropped}
+
+    def reason(name: str) -> str:
+        if kept.get(name, 0):
+            return "none"
+        if not candidates.get(name, 0):
+            return "no candidates; the log of picking says why"
+        return f"no candidate was taken, most of them for: {common[name]}"
+
     return pd.DataFrame(
         {
             "rlnMicrographName": list(names),
             "nphCandidates": [int(candidates.get(name, 0)) for name in names],
             "nphPicked": [int(kept.get(name, 0)) for name in names],
+            "nphReason": [reason(name) for name in names],
         }
     )
 

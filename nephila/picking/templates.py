@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+import scipy.linalg
 
 from nephila.errors import InputError
-from nephila.fourier import centred_irfftn, centred_rfftn, irfft2, rfft2
+from nephila.fourier import centred_irfftn, centred_rfftn, irfft2, radial_average, rfft2
 from nephila.geometry import euler_matrix
 from nephila.picking.settings import TemplateSettings
 from nephila.projection import FourierProjector
@@ -24,6 +25,7 @@ Float64 = npt.NDArray[np.float64]
 Complex64 = npt.NDArray[np.complex64]
 
 _CHUNK = 512
+_COARSER = 1.2  # pixels of the search over those that the resolution limit asks for
 # Where the CTF's first rise lies on average over the usual defoci (0.5 to 4 um), A: weights of the basis
 _CTF_RISE = 45.0
 
@@ -50,12 +52,14 @@ class TemplateSet:
     """Projections of a reference for picking: a coarse level for the search and a fine one for scoring (or none).
 
     diameter : of the particle, A; settings : what the set was made with
+    finest : A, the finest structure that the reference holds
     """
 
     diameter: float
     coarse: TemplateLevel
     fine: TemplateLevel | None
     settings: TemplateSettings
+    finest: float
 
     @classmethod
     def from_volume(
@@ -96,7 +100,7 @@ class TemplateSet:
             data,
             pixel_size,
             diameter,
-            max(diameter / options.pixels_per_diameter, limit),
+            max(diameter / options.pixels_per_diameter, _COARSER * limit),
             _angles(options.views, options.in_plane_deg, symmetry),
             options,
         )
@@ -105,7 +109,17 @@ class TemplateSet:
             target = max(diameter / options.fine_pixels_per_diameter, limit)
             angles = _angles(options.fine_views, options.fine_in_plane_deg, symmetry)
             fine = _make_level(data, pixel_size, diameter, target, angles, options)
-        return cls(diameter, coarse, fine, options)
+        return cls(diameter, coarse, fine, options, finest_structure(data, pixel_size, diameter))
+
+
+def finest_structure(volume: Float32, pixel_size: float, diameter: float) -> float:
+    """Resolution (A) beyond which a volume [n, n, n] holds nothing: its amplitude by shell falls below 3 % of the highest of
+    those from a quarter of the diameter on."""
+    n = volume.shape[0]
+    power = radial_average(np.abs(centred_rfftn(volume)) ** 2, n)
+    first = max(min(round(4 * n * pixel_size / diameter), len(power) - 2), 1)
+    held = np.flatnonzero(power >= 1e-3 * power[first:].max())
+    return float(n * pixel_size / max(int(held.max()), 1))
 
 
 def _angles(views: int, in_plane_deg: float, symmetry: npt.ArrayLike | None) -> Float64:
@@ -188,26 +202,33 @@ def _embed(images: Float32, box: int) -> Float32:
 
 @dataclass(frozen=True)
 class MaskedTemplates:
-    """A level with one micrograph's CTF applied, under the soft mask.
+    """A level with one micrograph's CTF applied, under the soft mask, in a basis in which white noise is white.
 
     rows, columns : offsets from the centre of the mask's pixels, px [p]
     weight : float32 [p], the mask, of sum 1
-    images : float32 [k, p], basis images with CTF, less their mean under the mask, times the mask
-    coefficients : float32 [m, k], scaled so that each template has norm 1 under the mask
+    stamps : float32 [k, p], of zero sum and norm 1: each component's noise has the deviation of the pixels'
+    strength : float64 [k], falling: mean square of each component for a template of norm 1, in the stamps' unit
+    coefficients : float32 [m, k]; coefficients @ (stamps @ pixels) is the correlation with templates of norm 1 under the
+        mask
     """
 
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
     weight: Float32
-    images: Float32
+    stamps: Float32
+    strength: Float64
     coefficients: Float32
 
 
-def apply_ctf(level: TemplateLevel, ctf: Float32, diameter: float, settings: TemplateSettings) -> MaskedTemplates:
+def apply_ctf(
+    level: TemplateLevel, ctf: Float32, diameter: float, settings: TemplateSettings, energy: float = 1.0
+) -> MaskedTemplates:
     """Templates as the micrograph shows them: times `ctf` [box, box // 2 + 1], masked and normalised.
 
     With weights w of sum 1 under the mask, <a, b> = sum w a b, every template t has <t, 1> = 0 and <t, t> = 1, so that
-    <t, image> over the image's standard deviation under the mask is Roseman's local correlation coefficient.
+    <t, image> over the image's standard deviation under the mask is Roseman's local correlation coefficient. The basis is
+    turned to the principal axes of the templates' power against the noise; only as many components stay as hold the share
+    `energy` of it.
     """
     axis = np.arange(level.box) - level.box // 2
     radius = np.hypot(axis[:, None], axis[None, :]) * level.pixel_size / (diameter / 2)
@@ -218,13 +239,25 @@ def apply_ctf(level: TemplateLevel, ctf: Float32, diameter: float, settings: Tem
     images = np.fft.fftshift(irfft2(level.basis * ctf, level.box), axes=(1, 2))[:, inside]
     images -= (images @ weight)[:, None]
     weighted = images * weight
-    gram = (weighted @ images.T).astype(np.float32)
-    norm = np.sqrt(np.maximum(np.einsum("mk,mk->m", level.coefficients @ gram, level.coefficients), 1e-30))
+    gram = (weighted @ images.T).astype(np.float64)
+    norm = np.sqrt(
+        np.maximum(np.einsum("mk,mk->m", level.coefficients @ gram.astype(np.float32), level.coefficients), 1e-30)
+    )
+    unit = level.coefficients / norm[:, None]
+    noise = (weighted @ weighted.T).astype(np.float64)
+    noise += 1e-7 * np.trace(noise) / len(noise) * np.eye(len(noise))
+    moments = gram @ (unit.T @ unit).astype(np.float64) @ gram / len(unit)
+    values, vectors = scipy.linalg.eigh(moments, noise)
+    order = np.argsort(-values)
+    share = np.cumsum(np.maximum(values[order], 0)) / max(float(np.maximum(values, 0).sum()), 1e-30)
+    number = min(int(np.searchsorted(share, energy)) + 1, len(order)) if energy < 1 else len(order)
+    chosen = vectors[:, order[:number]]
     where = np.nonzero(inside)
     return MaskedTemplates(
         where[0] - level.box // 2,
         where[1] - level.box // 2,
         weight,
-        weighted,
-        (level.coefficients / norm[:, None]).astype(np.float32),
+        (chosen.T @ weighted).astype(np.float32),
+        np.maximum(values[order[:number]], 0),
+        (unit @ (noise @ chosen)).astype(np.float32),
     )

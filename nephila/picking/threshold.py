@@ -22,6 +22,7 @@ Float64 = npt.NDArray[np.float64]
 
 _ROUNDS = 200
 _PRIOR_PICKS = 8.0  # a micrograph's own mean and share count from about this many candidates on
+_LEAST_SHARE_OF_MEAN = 0.4  # of the particles' mean above the noise's that a micrograph's own must keep
 _DIRT_SHARE = 0.003
 _SHAPE_LIMITS = (-0.3, 0.05)
 _LEAST_SEPARATION = 2.2
@@ -59,6 +60,7 @@ class _Fit:
     location: float
     scale: float
     shape: float
+    low: float
     means: Float64
     spread: float
     shares: Float64
@@ -116,12 +118,13 @@ def fit_score_mixture(
     return _model(names, parts, scores, owner, probability, fit, used)
 
 
-def _noise_density(scores: Float64, location: float, scale: float, shape: float) -> Float64:
+def _noise_density(scores: Float64, location: float, scale: float, shape: float, low: float) -> Float64:
     """Log density of the generalised extreme value distribution (shape 0: Gumbel's, below 0: it ends above) or, for a
-    shape of NaN, of the normal one."""
+    shape of NaN, of a normal one whose deviation is `scale` above its mode and `low` below."""
     z = (scores - location) / scale
     if np.isnan(shape):
-        return -0.5 * z * z - np.log(scale) - 0.9189385
+        z = np.where(z < 0, z * scale / low, z)
+        return -0.5 * z * z - np.log(0.5 * (scale + low)) - 0.9189385
     if abs(shape) < 1e-6:
         return -np.log(scale) - z - np.exp(-np.maximum(z, -50.0))
     base = 1 + shape * z
@@ -132,12 +135,15 @@ def _noise_density(scores: Float64, location: float, scale: float, shape: float)
     return np.where(inside, value, -700.0)
 
 
-def _noise_parameters(scores: Float64, weights: Float64, normal: bool = False) -> tuple[float, float, float]:
-    """Location, scale and shape from weighted L-moments (Hosking 1985). `scores` ascending."""
+def _noise_parameters(scores: Float64, weights: Float64, normal: bool = False) -> tuple[float, float, float, float]:
+    """Location, scale and shape from weighted L-moments (Hosking 1985); mode and deviation to either side of the normal
+    law from weighted quantiles, so that the upper tail is what the upper scores say. `scores` ascending."""
     total = weights.sum()
     if normal:
-        mean = float((weights * scores).sum() / total)
-        return mean, float(np.sqrt(max((weights * (scores - mean) ** 2).sum() / total, 1e-24))), np.nan
+        shares = (np.cumsum(weights) - 0.5 * weights) / total
+        bottom, middle, top = (float(v) for v in np.interp([0.05, 0.5, 0.95], shares, scores))
+        least = 1e-6 * max(abs(middle), 1e-12)
+        return middle, max((top - middle) / 1.645, least), np.nan, max((middle - bottom) / 1.645, least)
     rank = (np.cumsum(weights) - 0.5 * weights) / total
     b0 = float((weights * scores).sum() / total)
     b1 = float((weights * rank * scores).sum() / total)
@@ -148,9 +154,9 @@ def _noise_parameters(scores: Float64, weights: Float64, normal: bool = False) -
     k = float(np.clip(7.8590 * c + 2.9554 * c * c, -_SHAPE_LIMITS[1], -_SHAPE_LIMITS[0]))
     if abs(k) < 1e-4:
         scale = l2 / np.log(2)
-        return b0 - 0.5772156649 * scale, scale, 0.0
+        return b0 - 0.5772156649 * scale, scale, 0.0, np.nan
     scale = float(l2 * k / ((1 - 2.0**-k) * gamma(1 + k)))
-    return float(b0 - scale * (1 - gamma(1 + k)) / k), scale, -k
+    return float(b0 - scale * (1 - gamma(1 + k)) / k), scale, -k, np.nan
 
 
 def _initial_split(ordered: Float64) -> float:
@@ -180,7 +186,8 @@ def _expectation_maximisation(scores: Float64, owner: npt.NDArray[np.int64], num
     if not sound:
         # Few particles among much noise: the noise is what the lower half of all scores says, and stays so
         low, middle = np.percentile(s, [25.0, 50.0])
-        lower_half = (float(middle), float(middle - low) / 0.6745, np.nan)
+        width = max(float(middle - low) / 0.6745, 1e-12)
+        lower_half = (float(middle), width, np.nan, width)
         best = _climb(s, who, number, float(np.percentile(s, 95.0)), alone, True, lower_half)
     back = np.empty_like(best.posterior)
     back[order] = best.posterior
@@ -195,7 +202,7 @@ def _climb(
     split: float,
     log_alone: float,
     normal: bool,
-    held: tuple[float, float, float] | None = None,
+    held: tuple[float, float, float, float] | None = None,
 ) -> _Fit:
     """Expectation maximisation from one split; `s` ascending, `who` each score's micrograph, `held` a noise kept as
     it is."""
@@ -210,6 +217,8 @@ def _climb(
         mean = float((posterior * s).sum() / max(posterior.sum(), 1e-9))
         share = float(posterior.mean())
         means = (np.bincount(who, posterior * s, minlength=number) + _PRIOR_PICKS * mean) / (weight + _PRIOR_PICKS)
+        # Of a micrograph without particles the noise must not become their population
+        means = np.maximum(means, noise[0] + _LEAST_SHARE_OF_MEAN * max(mean - noise[0], 0.0))
         shares = np.clip((weight + _PRIOR_PICKS * share) / (counts + _PRIOR_PICKS), 1e-4, 1 - 1e-4)
         variance = float((posterior * (s - means[who]) ** 2).sum() / max(posterior.sum(), 1e-9))
         # Not narrower than the noise: a spike on a few equal scores is no population
@@ -236,7 +245,9 @@ def _climb(
 def _noise_moments(fit: _Fit) -> tuple[float, float]:
     k = -fit.shape
     if np.isnan(k):
-        return fit.location, fit.scale
+        apart = fit.scale - fit.low
+        variance = (1 - 2 / np.pi) * apart**2 + fit.scale * fit.low
+        return float(fit.location + np.sqrt(2 / np.pi) * apart), float(np.sqrt(variance))
     if abs(k) < 1e-6:
         return fit.location + 0.5772156649 * fit.scale, float(np.pi / np.sqrt(6) * fit.scale)
     g1, g2 = gamma(1 + k), gamma(1 + 2 * k)

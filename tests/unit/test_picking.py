@@ -134,13 +134,13 @@ def test_score_is_the_local_correlation_coefficient(templates: TemplateSet) -> N
     ctf = ctf_2d(level.box, level.pixel_size, *DEFOCUS, OPTICS)
     masked = apply_ctf(level, ctf, DIAMETER, settings)
     image = np.random.default_rng(5).normal(size=(90, 80)).astype(np.float32)
-    score, mean, spread = correlate_locally(image, masked)
+    score = correlate_locally(image, masked)
     n = level.box
     whole = np.zeros((len(masked.coefficients), n, n))
     mask = np.zeros((n, n))
     at = (masked.rows + n // 2, masked.columns + n // 2)
     mask[at] = masked.weight
-    whole[:, at[0], at[1]] = masked.coefficients @ (masked.images / masked.weight)
+    whole[:, at[0], at[1]] = masked.coefficients @ (masked.stamps / masked.weight)
     for y, x in ((40, 40), (33, 51)):
         expected = max(local_correlation_naively(image, t, mask, y, x) for t in whole)
         assert score[y, x] == pytest.approx(expected, abs=2e-4)
@@ -262,6 +262,15 @@ def test_noise_alone_is_recognised(law: str) -> None:
     model = fit_score_mixture([getattr(rng, law)(0.14, 0.01, 300) for _ in range(5)])
     assert "two populations" in model.reason or "too few" in model.reason
     assert sum(int((p > 0).sum()) for p in model.probabilities.values()) <= 15
+
+
+def test_a_micrograph_without_particles_among_others_gets_none() -> None:
+    rng = np.random.default_rng(12)
+    sets = [scores(rng, 300, 110, mean)[0] for mean in (0.24, 0.28, 0.34)] + [scores(rng, 1500, 0)[0]]
+    model = fit_score_mixture(sets)
+    assert model.reason == "none"
+    assert (sets[3] >= model.thresholds["3"]).sum() <= 15
+    assert model.probabilities["3"].mean() < 0.05
 
 
 def test_few_candidates_and_none() -> None:
