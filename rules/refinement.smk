@@ -3,11 +3,29 @@ REFINEMENT_RESULTS = [
     *RECONSTRUCTION_RESULTS,
     *expand(
         "results/refinement/{name}",
-        name=["particles.star", "map.mrc", "map_filtered.mrc", "half1.mrc", "half2.mrc", "fsc.star", "iterations.star"],
+        name=[
+            "particles.star",
+            "map.mrc",
+            "map_filtered.mrc",
+            "half1.mrc",
+            "half2.mrc",
+            "fsc.star",
+            "iterations.star",
+            "checks.star",
+        ],
     ),
     *expand(
         "results/refinement/figures/{name}.png",
-        name=["fsc", "fsc_by_iteration", "resolution", "angdisp", "angdiff", "map_slices", "map_projections"],
+        name=[
+            "fsc",
+            "fsc_by_iteration",
+            "resolution",
+            "angdisp",
+            "angdiff",
+            "map_slices",
+            "map_projections",
+            "map_views",
+        ],
     ),
 ]
 
@@ -209,15 +227,50 @@ rule endrefine:
         "../scripts/endrefine.py"
 
 
+rule checkrefine:
+    input:
+        particles=by_chunk(f"results/refinement/iter_{LAST}/half{{half}}_{{chunk}}.star"),
+        stacks=by_group("results/alignment/group_{group}/data.mrcs"),
+        model=f"results/refinement/iter_{LAST}/model.star",
+        reference1=f"results/refinement/iter_{LAST}/reference_half1.mrc",
+        reference2=f"results/refinement/iter_{LAST}/reference_half2.mrc",
+        map="results/refinement/map_filtered.mrc",
+        given="results/project/reference_volume.mrc",
+        mask=[CONFIG.refinement.mask.file] if CONFIG.refinement.mask.file else [],
+    output:
+        "results/refinement/checks.star",
+    log:
+        "logs/checkrefine.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("checkrefine"),
+        runtime=minutes("checkrefine"),
+    params:
+        settings=PROJECT.iteration_settings(len(ITERATIONS)),
+        optics=section("optics"),
+        code=code("checkrefine"),
+    message:
+        "Check poses, point group, hand and size of the map"
+    script:
+        "../scripts/checkrefine.py"
+
+
 rule plotrefres:
     input:
         iterations="results/refinement/iterations.star",
         models=expand("results/refinement/iter_{iter}/model.star", iter=ITERATIONS),
         fsc="results/refinement/fsc.star",
     output:
-        fsc="results/refinement/figures/fsc.png",
-        iterations="results/refinement/figures/fsc_by_iteration.png",
-        resolution="results/refinement/figures/resolution.png",
+        fsc=report("results/refinement/figures/fsc.png", caption="captions/fsc.rst", category="Refinement"),
+        iterations=report(
+            "results/refinement/figures/fsc_by_iteration.png",
+            caption="captions/fsc_by_iteration.rst",
+            category="Refinement",
+        ),
+        resolution=report(
+            "results/refinement/figures/resolution.png", caption="captions/resolution.rst", category="Refinement"
+        ),
     log:
         "logs/plotrefres.log",
     conda:
@@ -236,7 +289,7 @@ rule angdisp:
     input:
         "results/refinement/particles.star",
     output:
-        "results/refinement/figures/angdisp.png",
+        report("results/refinement/figures/angdisp.png", caption="captions/angdisp.rst", category="Refinement"),
     log:
         "logs/angdisp.log",
     conda:
@@ -263,7 +316,7 @@ rule angdiff:
             )
         ],
     output:
-        "results/refinement/figures/angdiff.png",
+        report("results/refinement/figures/angdiff.png", caption="captions/angdiff.rst", category="Refinement"),
     log:
         "logs/angdiff.log",
     conda:
@@ -286,15 +339,25 @@ rule plotmap:
     input:
         "results/refinement/map_filtered.mrc",
     output:
-        slices="results/refinement/figures/map_slices.png",
-        projections="results/refinement/figures/map_projections.png",
+        slices=report(
+            "results/refinement/figures/map_slices.png", caption="captions/map_slices.rst", category="Refinement"
+        ),
+        projections=report(
+            "results/refinement/figures/map_projections.png",
+            caption="captions/map_projections.rst",
+            category="Refinement",
+        ),
+        views=report(
+            "results/refinement/figures/map_views.png", caption="captions/map_views.rst", category="Refinement"
+        ),
     log:
         "logs/plotmap.log",
     conda:
         ENVIRONMENT
     params:
+        diameter=CONFIG.particle.diameter,
         code=code("plotmap"),
     message:
-        "Draw slices and projections of the map"
+        "Draw slices, projections and surface of the map"
     script:
         "../scripts/plotmap.py"

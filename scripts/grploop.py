@@ -15,7 +15,7 @@ with start_job(snakemake) as job:  # noqa: F821
     particles = read_table(job.input.particles, kind="particles")
     if settings.iteration == 1:
         particles = rows_of_chunk(particles, int(job.wildcards.half), int(job.wildcards.chunk), job.params.chunks)
-    if model.row.converged:
+    if model.row.converged and not settings.changed:
         logger.info("the refinement has converged: nothing to do")
         sums = ChunkSums({}, None)
     else:

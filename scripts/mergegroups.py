@@ -23,7 +23,7 @@ with start_job(snakemake) as job:  # noqa: F821
     settings = IterationSettings(**job.params.settings)
     previous = read_model(job.input.model)
     outputs, inputs = (job.output.half1, job.output.half2), (job.input.reference1, job.input.reference2)
-    if previous.row.converged:
+    if previous.row.converged and not settings.changed:
         logger.info("the refinement has converged: the volumes are passed on")
         for source, target in (*zip(inputs, outputs, strict=True), (job.input.volume, job.output.volume)):
             with atomic_path(target) as temporary:

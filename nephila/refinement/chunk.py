@@ -16,12 +16,12 @@ from nephila.errors import InputError
 from nephila.fourier import centred_rfft2
 from nephila.job import Progress, logger
 from nephila.particle_images import ParticleImages
-from nephila.particle_sums import ctf_planes, pose_matrices, pose_shifts
+from nephila.particle_sums import ctf_planes, particle_weights, pose_matrices, pose_shifts
 from nephila.plan import BLOCK, chunk_rows
 from nephila.projection import FourierProjector
 from nephila.refinement.model import Decision, RefinementModel
 from nephila.refinement.noise import NoiseSum, measure_noise
-from nephila.refinement.schedule import grid_radius, listed_decision
+from nephila.refinement.schedule import decision_of, grid_radius
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums
 from nephila.symmetry import point_group_matrices
@@ -70,9 +70,10 @@ def refine_chunk(
         raise InputError(f"the reference has a side of {reference.shape[0]} px, the particles {settings.box}")
     if not len(table):
         return table, ChunkSums({}, NoiseSum.empty(settings.box))
-    decision = model.next if settings.schedule == "auto" else listed_decision(settings, model.next.band)
+    decision = decision_of(model, settings)
     projector = FourierProjector.from_volume(reference, max_radius=decision.band)
     images = ParticleImages(table)
+    table = with_weights(table, model)
     logger.info("%s search, step %.1f degrees, band %d", decision.search, decision.angular_step_deg, decision.band)
     # the transforms of n x n pixels of variance 1 have the power n^2: with these weights explained power is log likelihood
     weights = 1.0 / (model.noise * settings.box**2)
@@ -135,7 +136,7 @@ def coarse_band(step_deg: float) -> int:
 
 def with_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) -> pd.DataFrame:
     """The table with the poses of an alignment: angles in degrees, origins in A, rounded to what the STAR file keeps."""
-    columns = {
+    columns: dict[str, Any] = {
         "rlnAngleRot": np.round(result.poses.rot, 4),
         "rlnAngleTilt": np.round(result.poses.tilt, 4),
         "rlnAnglePsi": np.round(result.poses.psi, 4),
@@ -143,7 +144,16 @@ def with_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) 
         "rlnOriginYAngst": np.round(result.poses.shift_y * pixel_size, 4),
         "nphCorrelation": np.round(result.correlation, 6),
     }
+    if np.isfinite(result.runner_up).any():
+        columns["nphRunnerUp"] = np.round(np.nan_to_num(result.runner_up), 6)
     return table.assign(**columns)
+
+
+def with_weights(table: pd.DataFrame, model: RefinementModel) -> pd.DataFrame:
+    """The table with nphWeight: how likely each pose of the last exhaustive search is right; kept while local passes follow."""
+    if "nphWeight" in table and model.row.search not in ("start", "exhaustive"):
+        return table
+    return table.assign(nphWeight=np.round(model.certainty.weights(table["nphCorrelation"].to_numpy()), 5))
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,7 @@ def sum_chunk(
     weights = 1.0 / noise
     matrices, shifts = pose_matrices(table), pose_shifts(table, pixel_size)
     groups = table["nphDefocusGroup"].to_numpy()
+    certain = particle_weights(table)
     total = NoiseSum.empty(n)
     backprojectors: dict[int, Backprojector] = {}
     progress = Progress(len(table), "backprojected")
@@ -212,11 +223,12 @@ def sum_chunk(
             if group not in backprojectors:
                 backprojectors[group] = Backprojector(n, max_radius=radius)
             rows, which = np.nonzero(poses.weights[a:b])
+            likely = poses.weights[a + rows, which] * certain[a + rows]
             backprojectors[group].insert(
                 transforms[rows],
                 poses.matrices[a + rows, which],
                 planes if len(planes) == 1 else planes[rows],
-                poses.weights[a + rows, which],
+                likely,
                 weights,
                 poses.shifts[a + rows, which],
                 threads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from nephila.fourier import filter_shells
 from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation
 from nephila.job import logger
 from nephila.partial_sum import PartialSum
+from nephila.refinement.claims import claimed_fsc
 from nephila.refinement.merge import STABILISER, load_mask, monotone_tail
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
@@ -68,6 +69,7 @@ def final_volumes(
     volume = solve(total, method, settings.symmetry, regulariser, threads)
     mask = load_mask(settings)
     curves = masked_fsc(half1, half2, mask, settings.seed, threads=threads)
+    curves = replace(curves, corrected=claimed_fsc(curves.corrected, settings))
     if curves.mask_makes_resolution():
         logger.warning("the mask itself correlates the half maps: give it a softer or wider edge")
     fsc = np.clip(monotone_tail(curves.corrected), 0.0, 1.0)

@@ -18,9 +18,11 @@ from nephila.job import logger
 from nephila.masks import apply_mask, spherical_mask
 from nephila.partial_sum import PartialSum
 from nephila.particle_sums import pose_matrices, pose_shifts
+from nephila.refinement.certainty import Certainty, measure_certainty
+from nephila.refinement.claims import claimed_fsc
 from nephila.refinement.groups import group_fsc_table
 from nephila.refinement.model import IterationRow, RefinementModel
-from nephila.refinement.schedule import alignment_band, listed_decision, next_decision
+from nephila.refinement.schedule import alignment_band, decision_of, next_decision
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
 from nephila.symmetry import centre_is_fixed, point_group_matrices
@@ -111,10 +113,18 @@ def merge_iteration(
         converged, decision = row.share_moved == 0.0, replace(previous.next, band=band)
     row = replace(row, converged=converged)
     groups = group_fsc_table(sums, particles, before, settings)
-    model = RefinementModel(row, decision, curves.corrected, curves.unmasked, noise, groups)
+    certainty = certainty_of(particles) if search == "exhaustive" else previous.certainty
+    model = RefinementModel(row, decision, curves.corrected, curves.unmasked, noise, groups, certainty)
     references, volume = next_references(halves, curves, mask, settings, frame_offset(particles, settings))
     log_iteration(row)
     return Merged(references, volume, model)
+
+
+def certainty_of(particles: pd.DataFrame) -> Certainty:
+    """Right and wrong poses of an exhaustive search, from correlations and runners-up."""
+    if "nphRunnerUp" not in particles:
+        return Certainty()
+    return measure_certainty(particles["nphCorrelation"].to_numpy(), particles["nphRunnerUp"].to_numpy())
 
 
 def mean_noise(sums: tuple[ChunkSums, ChunkSums], fallback: Float64) -> Float64:
@@ -142,22 +152,27 @@ def summarise(
     changes = direction_changes(before, particles, point_group_matrices(settings.symmetry))
     statistics = change_statistics(changes, 1.5 * step)
     exhaustive = search == "exhaustive"
+    # with changed settings the passes are counted anew, so that the schedule does not end before they have told
+    counted = IterationRow() if settings.changed else previous.row
+    claimed = claimed_fsc(curves.corrected, settings)
     rose = changes["nphCorrelationChange"] if "nphCorrelationChange" in changes else pd.Series([0.0])
     return IterationRow(
         iteration=settings.iteration,
         search=search,
         particles=len(particles),
-        resolution_0143=round(resolution_at(curves.corrected, 0.143, n, pixel_size) or 0.0, 4),
-        resolution_05=round(resolution_at(curves.corrected, 0.5, n, pixel_size) or 0.0, 4),
-        resolution_unmasked=round(resolution_at(curves.unmasked, 0.143, n, pixel_size) or 0.0, 4),
+        resolution_0143=round(resolution_at(claimed, 0.143, n, pixel_size) or 0.0, 4),
+        resolution_05=round(resolution_at(claimed, 0.5, n, pixel_size) or 0.0, 4),
+        resolution_unmasked=round(
+            resolution_at(claimed_fsc(curves.unmasked, settings), 0.143, n, pixel_size) or 0.0, 4
+        ),
         angular_step_deg=step,
         moved_deg=round(float(changes["nphRotationChange"].median()), 4),
         moved_angst=round(float(changes["nphShiftChange"].median()), 4),
         share_moved=round(statistics.share_moved, 5),
         correlation=round(float(particles["nphCorrelation"].mean()), 6),
         share_correlation_up=round(float((rose > 0).mean()), 5),
-        exhaustive_passes=previous.row.exhaustive_passes + exhaustive,
-        local_passes=previous.row.local_passes + (not exhaustive),
+        exhaustive_passes=counted.exhaustive_passes + exhaustive,
+        local_passes=counted.local_passes + (not exhaustive),
     )
 
 
@@ -239,4 +254,4 @@ def log_iteration(row: IterationRow) -> None:
 
 def search_of(previous: RefinementModel, settings: IterationSettings) -> str:
     """How this iteration searched: what the last model decided, or the configuration's lists."""
-    return previous.next.search if settings.schedule == "auto" else listed_decision(settings, previous.next.band).search
+    return decision_of(previous, settings).search

@@ -17,6 +17,7 @@ import pandas as pd
 from nephila.errors import InputError
 from nephila.fsc import fsc_table
 from nephila.io.tables import read_blocks, write_blocks
+from nephila.refinement.certainty import Certainty
 
 Float = npt.NDArray[np.float64]
 
@@ -81,6 +82,13 @@ DECISION_COLUMNS = {
     "shift_range": "nphNextShiftRange",
     "band": "nphNextBand",
 }
+CERTAINTY_COLUMNS = {
+    "share_right": "nphShareRight",
+    "wrong_mean": "nphWrongMean",
+    "wrong_deviation": "nphWrongDeviation",
+    "right_mean": "nphRightMean",
+    "right_deviation": "nphRightDeviation",
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ class RefinementModel:
     """State after an iteration.
 
     fsc: masked, corrected half-map FSC by shell; fsc_unmasked: without mask; noise: power of the noise by shell, in units of
-    the images' transforms divided by the number of pixels; groups: a row per defocus group.
+    the images' transforms divided by the number of pixels; groups: a row per defocus group; certainty: what the last exhaustive
+    search says about right and wrong poses.
     """
 
     row: IterationRow
@@ -97,6 +106,7 @@ class RefinementModel:
     fsc_unmasked: Float
     noise: Float
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    certainty: Certainty = field(default_factory=Certainty)
 
     def passed_on(self, iteration: int) -> RefinementModel:
         """The model of an iteration that had nothing left to do."""
@@ -128,6 +138,8 @@ def write_model(path: str | os.PathLike[str], model: RefinementModel, pixel_size
     general = iteration_table([model])
     for key, value in asdict(model.next).items():
         general[DECISION_COLUMNS[key]] = value
+    for key, value in asdict(model.certainty).items():
+        general[CERTAINTY_COLUMNS[key]] = value
     blocks = {
         "general": general,
         "fsc": fsc_table(model.fsc, box, pixel_size).assign(nphFscUnmasked=model.fsc_unmasked),
@@ -157,6 +169,7 @@ def read_model(path: str | os.PathLike[str]) -> RefinementModel:
         blocks["fsc"]["nphFscUnmasked"].to_numpy(dtype=float),
         blocks["noise"]["nphNoisePower"].to_numpy(dtype=float),
         blocks.get("groups", pd.DataFrame()),
+        Certainty(**{key: float(general[column]) for key, column in CERTAINTY_COLUMNS.items()}),
     )
 
 

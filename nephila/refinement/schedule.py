@@ -1,6 +1,7 @@
 """How a refinement goes on: exhaustive passes until nothing improves, then local ones until nothing moves.
 
 One exhaustive pass is not enough: wrong poses of the first pass are mended by the second and third, against a better map.
+The share of particles that still change their view tells when: the median settles long before.
 Local passes after that are cheap and end when the median particle turns by less than STILL_DEG.
 """
 
@@ -12,7 +13,9 @@ from nephila.refinement.model import Decision, IterationRow, RefinementModel
 from nephila.refinement.settings import IterationSettings
 
 LEAST_EXHAUSTIVE = 2
-MOST_EXHAUSTIVE = 5
+MOST_EXHAUSTIVE = 6
+SETTLED_DEG, SETTLED_SHARE = 1.0, 0.04
+"""An exhaustive pass in which the median particle turns by less, and no larger share changes its view, was the last one."""
 LEAST_LOCAL = 2
 MOST_LOCAL = 3
 STILL_DEG = 0.15
@@ -66,6 +69,13 @@ def listed_decision(settings: IterationSettings, band: int) -> Decision:
     )
 
 
+def decision_of(before: RefinementModel, settings: IterationSettings) -> Decision:
+    """How an iteration searches: what the model before it decided, or the configuration's lists; or it starts again."""
+    if settings.start_again:
+        return Decision("exhaustive", LATER_STEP_DEG, 0.0, settings.shift_range, before.next.band)
+    return before.next if settings.schedule == "auto" else listed_decision(settings, before.next.band)
+
+
 def next_decision(
     before: RefinementModel, row: IterationRow, fsc: np.ndarray, settings: IterationSettings
 ) -> tuple[bool, Decision]:
@@ -76,8 +86,11 @@ def next_decision(
     band = alignment_band(fsc, settings)
     improved = band > before.next.band or (before.row.moved_deg > 0 and row.moved_deg < 0.7 * before.row.moved_deg)
     if row.search == "exhaustive":
+        # a quiet median may hide that many particles still look for their view
+        improved = improved or row.share_moved < 0.9 * before.row.share_moved
+        settled = row.moved_deg < SETTLED_DEG and row.share_moved < SETTLED_SHARE
         enough = row.exhaustive_passes >= LEAST_EXHAUSTIVE and not improved
-        if enough or row.exhaustive_passes >= MOST_EXHAUSTIVE or row.moved_deg < 1.0:
+        if enough or settled or row.exhaustive_passes >= MOST_EXHAUSTIVE:
             return False, local_decision(band, row, settings)
         return False, Decision("exhaustive", LATER_STEP_DEG, 0.0, settings.shift_range, band)
     still = row.moved_deg < STILL_DEG and band <= before.next.band

@@ -16,7 +16,9 @@ class IterationSettings:
     """What an iteration needs to know besides data.
 
     Lengths in A, angles in degrees. `search_range_deg` 0 searches everywhere; the three lists' values and `small_angle` count
-    only where `schedule` is "lists", otherwise the model that the last iteration left decides.
+    only where `schedule` is "lists", otherwise the model that the last iteration left decides. `changed`: settings of the
+    configuration's `changes` hold from this iteration on, so that a refinement that had converged goes on; `start_again`: with
+    an exhaustive search.
     """
 
     iteration: int
@@ -40,6 +42,8 @@ class IterationSettings:
     mask_file: str | None
     mask_edge: float
     mask_diameter: float
+    changed: bool = False
+    start_again: bool = False
 
 
 def at_iteration(values: Sequence[T], iteration: int) -> T:
@@ -50,7 +54,7 @@ def at_iteration(values: Sequence[T], iteration: int) -> T:
 def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
     """IterationSettings of an iteration (from 1) as a plain dict, for a job's params."""
     refinement, particle = config.refinement, config.particle
-    return asdict(
+    settings = asdict(
         IterationSettings(
             iteration=iteration,
             pixel_size=config.pixel_size,
@@ -75,3 +79,16 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
             mask_diameter=refinement.mask.diameter or 1.1 * particle.diameter,
         )
     )
+    return settings | changed_settings(config, iteration)
+
+
+def changed_settings(config: Config, iteration: int) -> dict[str, Any]:
+    """What the configuration's `changes` say for an iteration: of several that set a key, the latest."""
+    values: dict[str, Any] = {}
+    for change in sorted(config.refinement.changes, key=lambda item: item.from_iteration):
+        if change.from_iteration > iteration:
+            break
+        given = change.model_dump(exclude_none=True, exclude={"from_iteration", "start_again"})
+        begins = change.from_iteration == iteration
+        values |= given | {"changed": begins, "start_again": begins and change.start_again}
+    return values

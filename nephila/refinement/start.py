@@ -10,7 +10,7 @@ import pandas as pd
 
 from nephila.errors import InputError
 from nephila.fsc import masked_fsc, resolution_at
-from nephila.refinement.merge import frame_offset, load_mask, next_references
+from nephila.refinement.merge import certainty_of, frame_offset, load_mask, next_references
 from nephila.refinement.model import IterationRow, RefinementModel
 from nephila.refinement.schedule import first_decision
 from nephila.refinement.settings import IterationSettings
@@ -62,4 +62,5 @@ def starting_model(
     references, _ = next_references((first, second), curves, mask, settings, frame_offset(particles, settings))
     decision = first_decision(curves.corrected, settings)
     noise = np.ones(n // 2 + 1)
-    return references, RefinementModel(row, decision, curves.corrected, curves.unmasked, noise)
+    model = RefinementModel(row, decision, curves.corrected, curves.unmasked, noise, certainty=certainty_of(particles))
+    return references, model

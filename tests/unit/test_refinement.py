@@ -17,6 +17,7 @@ from nephila.io.mrc import write_stack
 from nephila.masks import spherical_mask
 from nephila.particle_sums import ctf_planes, pose_matrices, pose_shifts
 from nephila.projection import FourierProjector
+from nephila.refinement.certainty import Certainty, measure_certainty
 from nephila.refinement.chunk import WeightedPoses, refine_chunk, rows_of_chunk, sum_chunk, weighted_poses
 from nephila.refinement.merge import frame_offset, join_weights, merge_iteration, monotone_tail, next_references
 from nephila.refinement.model import Decision, IterationRow, RefinementModel, iteration_table, read_model, write_model
@@ -272,15 +273,18 @@ def test_schedule_goes_from_exhaustive_to_local_to_the_end():
     band = alignment_band(curve, choice)
     exhaustive = Decision("exhaustive", LATER_STEP_DEG, 0.0, choice.shift_range, band)
 
-    def after(search, moved, moved_before, band_before=band, exhaustive_passes=0, local_passes=0):
+    def after(
+        search, moved, moved_before, band_before=band, exhaustive_passes=0, local_passes=0, share=0.01, earlier=0.01
+    ):
         row = IterationRow(
             search=search,
             moved_deg=moved,
+            share_moved=share,
             moved_angst=0.1,
             exhaustive_passes=exhaustive_passes,
             local_passes=local_passes,
         )
-        before = model_of(replace(exhaustive, band=band_before), n=90, moved_deg=moved_before)
+        before = model_of(replace(exhaustive, band=band_before), n=90, moved_deg=moved_before, share_moved=earlier)
         return next_decision(before, row, curve, choice)
 
     assert after("exhaustive", 5.0, 0.0, exhaustive_passes=1) == (False, exhaustive)
@@ -288,6 +292,9 @@ def test_schedule_goes_from_exhaustive_to_local_to_the_end():
     assert after("exhaustive", 5.0, 5.5, exhaustive_passes=LEAST_EXHAUSTIVE)[1].search == "local"
     assert after("exhaustive", 5.0, 10.0, exhaustive_passes=MOST_EXHAUSTIVE)[1].search == "local"
     assert after("exhaustive", 0.5, 5.0, exhaustive_passes=LEAST_EXHAUSTIVE)[1].search == "local"
+    # the median is quiet, but many particles change their view: on, as long as they become fewer
+    assert after("exhaustive", 0.5, 0.6, exhaustive_passes=3, share=0.1, earlier=0.2)[1].search == "exhaustive"
+    assert after("exhaustive", 0.5, 0.6, exhaustive_passes=3, share=0.1, earlier=0.1)[1].search == "local"
     assert not after("local", 0.1, 1.0, local_passes=LEAST_LOCAL - 1)[0]
     assert after("local", 0.1, 1.0, local_passes=LEAST_LOCAL)[0]
     assert not after("local", 0.1, 1.0, band_before=band - 3, local_passes=LEAST_LOCAL)[0]
@@ -300,10 +307,11 @@ def test_model_star_round_trip(tmp_path):
     rng = np.random.default_rng(2)
     curves = np.round(rng.uniform(0, 1, (3, N // 2 + 1)), 5)
     groups = pd.DataFrame({"nphDefocusGroup": [1, 2], "nphParticles": [100, 150], "nphResolutionHalf": [20.0, 18.5]})
-    model = RefinementModel(row, Decision("local", 3.5, 9.0, 6.0, 13), *curves, groups)
+    certainty = Certainty(0.6, 0.2, 0.02, 0.3, 0.03)
+    model = RefinementModel(row, Decision("local", 3.5, 9.0, 6.0, 13), *curves, groups, certainty)
     write_model(tmp_path / "model.star", model, PIXEL, N)
     back = read_model(tmp_path / "model.star")
-    assert back.row == row and back.next == model.next
+    assert back.row == row and back.next == model.next and back.certainty == certainty
     for name in ("fsc", "fsc_unmasked", "noise"):
         assert np.allclose(getattr(back, name), getattr(model, name), atol=2e-5)
     pd.testing.assert_frame_equal(back.groups, groups, check_dtype=False)
@@ -356,6 +364,45 @@ def test_sums_of_candidates_are_sums_of_their_poses(tmp_path):
 
     expected = 0.5 * (total(first) + total(second))
     assert np.abs(total(both) - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("share", "right"), [(0.4, 0.30), (0.7, 0.34), (1.0, 0.50)])
+def test_certainty_tells_right_poses_from_wrong_ones(share, right):
+    rng = np.random.default_rng(11)
+    number = 3000
+    is_right = rng.uniform(size=number) < share
+    extremes = np.sort(0.22 + 0.02 * rng.gumbel(size=(number, 2)), axis=1)
+    correlation = np.where(is_right, np.maximum(rng.normal(right, 0.03, number), extremes[:, 1]), extremes[:, 1])
+    runner_up = np.where(is_right, extremes[:, 1], extremes[:, 0])
+    found = measure_certainty(correlation, runner_up)
+    weights = found.weights(correlation)
+    assert weights.min() >= 0.05 and (np.diff(found.weights(np.linspace(0, 1, 50))) >= 0).all()
+    if share == 1.0:
+        assert weights.mean() > 0.98
+    else:
+        assert found.share_right == pytest.approx(share, abs=0.15)
+        assert weights[is_right].mean() > 0.7 and weights[~is_right].mean() < 0.35
+
+
+def test_without_rivals_all_poses_count():
+    assert measure_certainty(np.full(500, 0.3), np.zeros(500)) == Certainty()
+    assert np.array_equal(Certainty().weights([0.1, 0.9]), [1.0, 1.0])
+
+
+def test_particles_weigh_what_their_pose_is_worth(tmp_path):
+    """A particle of weight 0.25 adds a quarter of what it adds with weight 1."""
+    from nephila.particle_images import ParticleImages
+
+    volume = blobs()
+    table = particles(tmp_path, 6, 0.5, volume=volume).assign(nphDefocusGroup=1)
+    images, projector = ParticleImages(table), FourierProjector.from_volume(volume)
+
+    def total(rows):
+        sums = sum_chunk(rows, images, projector, 10, np.ones(N // 2 + 1), settings(), OPTICS, 1)
+        return sums.groups[1].sums.astype(float)
+
+    whole = total(table)
+    assert np.abs(total(table.assign(nphWeight=0.25)) - 0.25 * whole).max() < 2e-3 * np.abs(whole).max()
 
 
 def test_frame_offset_and_its_correction(tmp_path):
