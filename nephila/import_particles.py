@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,19 @@ import pandas as pd
 
 from nephila.errors import InputError
 from nephila.extraction import ExtractionSettings
+from nephila.ignored_aberrations import ignored_aberrations
 from nephila.io.mrc import stack_writer
 from nephila.io.tables import check_columns, read_blocks
-from nephila.job import Progress
+from nephila.job import Progress, logger
+from nephila.joining import join_particle_sets
+from nephila.optics_groups import (
+    OPTICS_COLUMNS,
+    ParticleSet,
+    as_particle_set,
+    optics_frame,
+    read_optics,
+    read_particle_set,
+)
 from nephila.particle_images import ParticleImages, image_name, split_image_name
 from nephila.window_normalisation import Region, normalise_background, remove_dust, remove_ramps
 
@@ -46,24 +57,51 @@ def read_given_particles(path: PathLike) -> pd.DataFrame:
         No block with particles, a column missing (named), a number that is none, or a row of an optics group without optics.
     """
     blocks = read_blocks(path)
-    table = blocks.get("particles", next(iter(blocks.values())) if len(blocks) == 1 else None)
-    if table is None:
-        raise InputError(
-            f"{path}: no block 'data_particles'; the file has {', '.join('data_' + name for name in blocks)}"
-        )
-    check_columns(table, NEEDED, str(path))
-    table = table.reset_index(drop=True)
-    optics = blocks.get("optics")
-    if optics is not None:
-        check_columns(table, ("rlnOpticsGroup",), str(path))
-        check_columns(optics, ("rlnOpticsGroup",), f"{path} (optics)")
-        unknown = set(table["rlnOpticsGroup"]) - set(optics["rlnOpticsGroup"])
-        if unknown:
-            raise InputError(f"{path}: optics group {min(unknown)} of the particles is not in the block data_optics")
-        new = [name for name in optics if name not in table or name == "rlnOpticsGroup"]
-        table = table.merge(optics[new], on="rlnOpticsGroup", how="left", validate="many_to_one")
-    elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns) and "rlnImagePixelSize" not in table:
-        table["rlnImagePixelSize"] = 1e4 * table["rlnDetectorPixelSize"] / table["rlnMagnification"]
+    if "optics" in blocks:
+        given = as_particle_set(blocks, str(path))
+        table = _with_optics(given)
+    else:
+        found = blocks.get("particles", next(iter(blocks.values())) if len(blocks) == 1 else None)
+        if found is None:
+            raise InputError(
+                f"{path}: no block 'data_particles'; the file has {', '.join('data_' + name for name in blocks)}"
+            )
+        check_columns(found, NEEDED, str(path))
+        table = found.reset_index(drop=True)
+        if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns) and "rlnImagePixelSize" not in table:
+            table["rlnImagePixelSize"] = 1e4 * table["rlnDetectorPixelSize"] / table["rlnMagnification"]
+    return _numbered(table)
+
+
+def read_given_tables(paths: Sequence[PathLike], *, stacks: bool = False) -> pd.DataFrame:
+    """The particles of one table, as `read_given_particles`, or of several, joined as `nephila join` does.
+
+    stacks : also look for the stacks, each table's as `find_stacks` does
+
+    InputError as for those, and where optics groups of one name differ or an image is in two tables.
+    """
+    if len(paths) == 1:
+        table = read_given_particles(paths[0])
+        return find_stacks(table, paths[0]) if stacks else table
+    sets = []
+    for path in paths:
+        one = read_particle_set(path)
+        sets.append(replace(one, particles=find_stacks(one.particles, path)) if stacks else one)
+    joined = join_particle_sets(sets)
+    for note in joined.notes:
+        logger.warning(note)
+    return _numbered(_with_optics(replace(joined.particles, source=", ".join(map(str, paths)))))
+
+
+def _with_optics(given: ParticleSet) -> pd.DataFrame:
+    """Particles with the columns of their optics group that they do not have themselves."""
+    check_columns(given.particles, NEEDED, given.source)
+    optics = optics_frame(given.optics)
+    new = [name for name in optics if name not in given.particles or name == "rlnOpticsGroup"]
+    return given.particles.merge(optics[new], on="rlnOpticsGroup", how="left", validate="many_to_one")
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
     numbers = table.groupby("rlnMicrographName", sort=False).cumcount() + 1
     return table.assign(nphParticleNumber=numbers.astype(np.int64))
 
@@ -85,6 +123,35 @@ def check_against_config(table: pd.DataFrame, pixel_size: float, box: int, optic
                 f"{source}: _{column} is {table[column].iloc[wrong[0]]:g} in row {wrong[0] + 1}, {key} is {wanted:g}; "
                 "correct the one that is wrong (a run takes particles of one kind)"
             )
+
+
+def check_aberrations(table: pd.DataFrame, pixel_size: float, diameter: float, ignore: bool, source: str) -> list[str]:
+    """What the particles' optics state and no stage corrects: beam tilt, Zernike terms, magnification; one line each.
+
+    pixel_size, diameter : of the images and of the particle, A; ignore : `input.ignore_aberrations`
+
+    InputError where the phase error of one reaches 90 degrees before Nyquist and it is not to be ignored.
+    """
+    columns = [name for name in OPTICS_COLUMNS if name in table]
+    rows = table[columns].drop_duplicates()
+    if "rlnOpticsGroup" not in rows:
+        rows = rows.assign(rlnOpticsGroup=range(1, len(rows) + 1))
+    needed = {"rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"}
+    if not needed <= set(rows.columns):
+        return []
+    effects = ignored_aberrations(read_optics(rows, source), pixel_size, diameter)
+    bad = next((effect for effect in effects if effect.resolution is not None), None)
+    if bad is not None and not ignore:
+        raise InputError(
+            f"{source}: {bad}; no stage corrects that. Refine such data in RELION, or accept the limit with "
+            "input.ignore_aberrations: true"
+        )
+    unused = {"rlnMtfFileName": "nan", "rlnCtfBfactor": "0", "rlnCtfScalefactor": "1"}
+    lines = [f"{effect}, is ignored" for effect in effects]
+    for column, nothing in unused.items():
+        if column in table and not table[column].astype(str).isin([nothing, nothing + ".0"]).all():
+            lines.append(f"_{column} is not used")
+    return lines
 
 
 def micrograph_defoci(table: pd.DataFrame, batches: dict[str, int], source: str) -> pd.DataFrame:

@@ -19,7 +19,8 @@ def raw_layout(settings: dict[str, Any]) -> RawLayout | None:
     raw = settings["raw"]
     if raw is None:
         return None
-    return RawLayout((raw["height"], raw["width"]), raw["header_bytes"], f"uint{raw['bits']}", raw["byte_order"])
+    dtype = "int16" if raw["bits"] == 16 and raw["negatives"] == "signed" else f"uint{raw['bits']}"
+    return RawLayout((raw["height"], raw["width"]), raw["header_bytes"], dtype, raw["byte_order"])
 
 
 def read_input(path: str | Path, settings: dict[str, Any]) -> Micrograph:

@@ -21,17 +21,21 @@ COLUMNS = ("group", "particle", "cumulative", "defocus")
 
 
 def read_order(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """`order_select`: defocus group, particle number, cumulative number, defocus (A).
+    """`order_select` as one row per particle: group, particle (number in its group), cumulative (number of its image), defocus (A).
+
+    The data set has a line for each group, as SPIDER's nat2stk reads it: group, number of particles, number of the last image,
+    defocus; its images follow those of the line before. A document with a line for each particle (group, particle, image,
+    defocus) is read too: groups then occur more than once.
 
     Raises
     ------
     InputError
-        Fewer than four columns, no rows, or a defocus that is not positive.
+        Fewer than four columns, no rows, a defocus that is not positive, or groups whose numbers do not follow each other.
     """
     document = read_document(path)
     if document.shape[1] < len(COLUMNS):
         raise InputError(
-            f"{path}: {document.shape[1]} columns; order_select has four: group, particle, cumulative number, defocus"
+            f"{path}: {document.shape[1]} columns; order_select has four: group, particles, last image, defocus"
         )
     table = document.iloc[:, : len(COLUMNS)].set_axis(list(COLUMNS), axis=1)
     if not len(table):
@@ -41,7 +45,29 @@ def read_order(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise InputError(
             f"{path}: key {bad[0]}: defocus {table.loc[bad[0], 'defocus']} A: must be positive (underfocus)"
         )
-    return table
+    return table if table["group"].duplicated().any() else _by_particle(table, path)
+
+
+def _by_particle(groups: pd.DataFrame, path: str | os.PathLike[str]) -> pd.DataFrame:
+    """A row for each particle from a row for each group."""
+    counts, last = (groups[name].to_numpy(dtype=np.float64) for name in ("particle", "cumulative"))
+    wrong = np.flatnonzero((np.cumsum(counts) != last) | (counts < 1))
+    if len(wrong):
+        row = wrong[0]
+        before = last[row - 1] if row else 0.0
+        raise InputError(
+            f"{path}: key {groups.index[row]}: group {groups['group'].iloc[row]:g} has {counts[row]:g} particles and ends at image "
+            f"{last[row]:g}, the one before at {before:g}; correct the numbers"
+        )
+    rows = np.repeat(np.arange(len(groups)), counts.astype(int))
+    return pd.DataFrame(
+        {
+            "group": groups["group"].to_numpy()[rows],
+            "particle": np.concatenate([np.arange(1, int(count) + 1) for count in counts]),
+            "cumulative": np.arange(1, len(rows) + 1),
+            "defocus": groups["defocus"].to_numpy()[rows],
+        }
+    )
 
 
 def group_name(group: int) -> str:

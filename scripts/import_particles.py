@@ -1,15 +1,18 @@
-"""List the particles of another program's table, after a check that it fits the configuration."""
+"""List the particles of another program's table, or of several, after a check that they fit the configuration."""
 
-from nephila.import_particles import check_against_config, find_stacks, list_particles, read_given_particles
+from nephila.import_particles import check_aberrations, check_against_config, list_particles, read_given_tables
 from nephila.io.tables import write_table
 from nephila.job import logger, start_job
 from nephila.picking.tables import count_picks
 
 with start_job(snakemake) as job:  # noqa: F821
-    source = str(job.input[0])
-    given = read_given_particles(source)
+    tables = [str(path) for path in job.input]
+    source = ", ".join(tables)
+    given = read_given_tables(tables, stacks=True)
     check_against_config(given, job.params.pixel_size, job.params.box, job.params.optics, source)
-    find_stacks(given, source)
+    ignore, diameter = job.params.ignore_aberrations, job.params.diameter
+    for line in check_aberrations(given, job.params.pixel_size, diameter, ignore, source):
+        logger.warning(line)
     table = list_particles(given)
     names = list(dict.fromkeys(table["rlnMicrographName"]))
     logger.info("%d particles of %d micrographs given", len(table), len(names))

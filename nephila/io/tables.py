@@ -53,6 +53,8 @@ KINDS: dict[str, Kind] = {
     "fsc": Kind("fsc", ("rlnSpectralIndex", "rlnResolution", "rlnFourierShellCorrelation")),
     "scattering": Kind("scattering", ("nphSpatialFrequency", "nphIntensity")),
     "iterations": Kind("iterations", ("nphIteration",)),
+    "checks": Kind("checks", ("nphName", "nphMeasured", "nphLimit", "nphReason")),
+    "peaks": Kind("peaks", ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "nphScore")),
 }
 """Tables by kind; `read_table(path, kind=...)` checks them."""
 

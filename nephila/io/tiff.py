@@ -37,7 +37,7 @@ def tiff_header(content: bytes | IO[bytes], name: str) -> tuple[int, int, float 
         page = file.pages[0]
         if not isinstance(page, tifffile.TiffPage):
             raise InputError(f"{name}: the first page of the TIFF cannot be read; convert it to MRC (tif2mrc)")
-        _check(page, len(file.pages), name)
+        _check(page, list(file.pages), name)
         dtype = np.dtype(page.dtype) if page.dtype is not None else np.dtype("uint8")
         return int(page.imagelength), int(page.imagewidth), _pixel_size(page), dtype
 
@@ -58,8 +58,16 @@ def read_tiff(content: bytes, name: str, *, flip_rows: bool = True) -> tuple[npt
             hint = "pip install imagecodecs, or convert it (tif2mrc, relion_convert_to_tiff)"
             raise InputError(f"{name}: the TIFF data cannot be decoded ({error}); {hint}") from error
         pixel_size = _pixel_size(page)
+        if file.byteorder == ">" and image.dtype == np.uint16:
+            image = _scanner_order(image)
     image = image.reshape(image.shape[-2:]) if image.ndim > 2 else image
     return (image[::-1] if flip_rows else image), pixel_size
+
+
+def _scanner_order(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """12-bit scans of Intergraph's scanners (ZI) are little-endian even where the TIFF header is big-endian."""
+    swapped = image.byteswap()
+    return swapped if image.max(initial=0) > 4095 >= swapped.max(initial=0) else image
 
 
 class _Opened:
@@ -83,10 +91,12 @@ class _Opened:
         self._file.close()
 
 
-def _check(page: Any, pages: int, name: str) -> None:
-    if pages > 1:
+def _check(page: Any, pages: list[Any], name: str) -> None:
+    # film scanners put smaller overviews behind the image
+    overviews = all(p.imagelength < page.imagelength and p.imagewidth < page.imagewidth for p in pages[1:])
+    if len(pages) > 1 and not overviews:
         raise InputError(
-            f"{name}: {pages} pages, a movie; align and sum the frames first (MotionCor2, relion_run_motioncorr)"
+            f"{name}: {len(pages)} pages, a movie; align and sum the frames first (MotionCor2, relion_run_motioncorr)"
         )
     if page.samplesperpixel != 1:
         raise InputError(f"{name}: {page.samplesperpixel} colour channels; a micrograph has one: save it as grey scale")

@@ -1,0 +1,112 @@
+"""What is lost where particles come with aberrations that no stage corrects: beam tilt, Zernike terms, magnification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+import numpy.typing as npt
+
+from nephila.optics_groups import IDENTITY, OpticsGroup
+
+Float64 = npt.NDArray[np.float64]
+RIGHT_ANGLE = 0.5 * np.pi
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """An effect of one optics group.
+
+    Attributes
+    ----------
+    group, what : name of the group; name of the effect
+    resolution : A, where its phase error reaches 90 degrees; None: nowhere before Nyquist
+    phase_deg : largest phase error before Nyquist
+    """
+
+    group: str
+    what: str
+    resolution: float | None
+    phase_deg: float
+
+    def __str__(self) -> str:
+        reach = (
+            f"90 degrees at {self.resolution:.2f} A" if self.resolution else f"{self.phase_deg:.2g} degrees at Nyquist"
+        )
+        return f"optics group {self.group}: {self.what}, a phase error of {reach}"
+
+
+def ignored_aberrations(groups: Sequence[OpticsGroup], pixel_size: float, diameter: float) -> list[Ignored]:
+    """Effects that the groups state and that are not 0, with the phase error that comes of ignoring them.
+
+    Parameters
+    ----------
+    pixel_size : A, of the images
+    diameter : of the particle, A; at its rim a magnification moves it most
+    """
+    k = np.linspace(0, 0.5 / pixel_size, 257)[1:]
+    found = []
+    for group in groups:
+        phases = {
+            "even aberrations (_rlnEvenZernike)": _zernike_phase(group.even_zernike, k, even=True),
+            "odd aberrations (_rlnOddZernike)": _zernike_phase(group.odd_zernike, k, even=False),
+            "beam tilt": _beam_tilt_phase(group, k),
+            "magnification (_rlnMagMat00 …)": _magnification_phase(group, k, 0.5 * diameter),
+        }
+        for what, phase in phases.items():
+            if phase.max() > 0:
+                over = np.flatnonzero(phase >= RIGHT_ANGLE)
+                resolution = float(1 / k[over[0]]) if len(over) else None
+                found.append(Ignored(group.name, what, resolution, float(np.degrees(phase.max()))))
+    return found
+
+
+def zernike(m: int, n: int, rho: npt.ArrayLike, phi: npt.ArrayLike) -> Float64:
+    """Zernike polynomial Z(m, n), not normalised: R(|m|, n) cos(m phi), or sin for negative m; rho need not stay below 1."""
+    radius = np.asarray(rho, dtype=np.float64)
+    p = abs(m)
+    radial = np.zeros_like(radius)
+    for s in range((n - p) // 2 + 1):
+        weight = (
+            (-1) ** s * factorial(n - s) / (factorial(s) * factorial((n + p) // 2 - s) * factorial((n - p) // 2 - s))
+        )
+        radial = radial + weight * radius ** (n - 2 * s)
+    angle = np.asarray(phi, dtype=np.float64)
+    return radial * (np.cos(p * angle) if m >= 0 else np.sin(p * angle))
+
+
+def even_term(index: int) -> tuple[int, int]:
+    """(m, n) of an even coefficient, counted as RELION does: 0 is Z00, 2 is Z20, 6 is Z40."""
+    order = int(np.sqrt(index))
+    return 2 * (index - order * order - order), 2 * order
+
+
+def odd_term(index: int) -> tuple[int, int]:
+    """(m, n) of an odd coefficient, counted as RELION does: 0 and 1 are tilt of the image, 3 and 4 coma, 2 and 5 trefoil."""
+    order = int((np.sqrt(1 + 4 * index) - 1) / 2)
+    return 2 * (index - order * (order + 1)) - (2 * order + 1), 2 * order + 1
+
+
+def _zernike_phase(coefficients: Sequence[float], k: Float64, *, even: bool) -> Float64:
+    """Largest size of the phase (radians) over directions, at each k (1/A)."""
+    phi = np.linspace(0, 2 * np.pi, 72, endpoint=False)[:, None]
+    total = np.zeros((len(phi), len(k)))
+    for index, value in enumerate(coefficients):
+        if value:
+            total += value * zernike(*(even_term(index) if even else odd_term(index)), k[None, :], phi)
+    phase: Float64 = np.abs(total).max(axis=0)
+    return phase
+
+
+def _beam_tilt_phase(group: OpticsGroup, k: Float64) -> Float64:
+    """2 pi Cs lambda^2 k^2 (k . tilt), radians, in the direction of the tilt."""
+    tilt = 1e-3 * float(np.hypot(*group.beam_tilt))
+    return 2 * np.pi * abs(group.cs_mm) * 1e7 * group.wavelength**2 * k**3 * tilt
+
+
+def _magnification_phase(group: OpticsGroup, k: Float64, radius: float) -> Float64:
+    """2 pi k |M - 1| radius, radians, with the largest stretch of the matrix."""
+    difference = np.array(group.magnification) - np.array(IDENTITY)
+    return 2 * np.pi * k * radius * float(np.linalg.norm(difference.reshape(2, 2), 2))
