@@ -17,32 +17,28 @@ from nephila import __version__
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.finishing import finish
-from nephila.fsc import fourier_shell_correlation, resolution_at
+from nephila.fsc import fourier_shell_correlation, fsc_table, resolution_at
 from nephila.io.mrc import read_volume
 from nephila.io.tables import read_table
 from nephila.particle_sums import backproject_table
 from nephila.refinement.merge import STABILISER
 from nephila.refinement.settings import IterationSettings
 from nephila.rigid_fit import fit_volume, transform_volume
+from nephila.stages import STAGE_OF_RULE as STAGE_OF_RULE
 from nephila.symmetry import point_group_matrices
 from nephila.truth import defocus_errors, match_particles, pose_errors, precision_recall, with_true_poses
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 LIBRARIES = ("numpy", "scipy", "numba", "pandas", "pyfftw", "mrcfile", "starfile", "snakemake")
 
-STAGE_OF_RULE = {
-    "makeparams": "project", "makefilelist": "project", "resizevol": "project",
-    "powdefocus": "ctf", "ctffind": "ctf", "merge_ctf": "ctf", "sel_micrograph": "ctf", "defsort": "defocus_groups",
-    "def_sort": "defocus_groups", "defavg": "defocus_groups", "noise": "picks", "pick": "picks", "lfc_pick": "picks",
-    "merge_coordinates": "picks", "extract_windows": "particles", "picking_figures": "particles", "pfilt": "particles",
-    "propose_good": "particles", "good": "particles", "renumber": "particles", "sel_by_group": "alignment",
-    "win2stk": "alignment", "refproj": "alignment", "apshgrp": "alignment", "select": "thresholds", "average": "thresholds",
-    "average_all": "thresholds", "cchistogram": "thresholds", "ccthresh": "thresholds", "thresh": "thresholds",
-    "dftotals": "thresholds", "bestim": "thresholds", "sel_group_cclim": "thresholds", "plotrefviews": "thresholds",
-    "recon": "reconstruction", "merge_recon": "reconstruction", "filt": "reconstruction", "slices": "reconstruction",
-    "plotres": "reconstruction",
-}  # fmt: skip
-"""Rules of the refinement are those not named here."""
+FINAL_CURVES = {
+    "corrected": "rlnFourierShellCorrelation",
+    "masked": "rlnFourierShellCorrelationMaskedMaps",
+    "unmasked": "rlnFourierShellCorrelationUnmaskedMaps",
+    "randomised": "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps",
+}
+"""Columns of the final FSC table by the name of the curve."""
 
 
 def cost_by_stage(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
@@ -90,20 +86,28 @@ def half_map_resolution(fsc: pd.DataFrame, box: int, pixel_size: float) -> dict[
     }
 
 
+def final_curves(fsc: pd.DataFrame) -> dict[str, Float64]:
+    """The curves of a final FSC table by the names under which `figures.curves.plot_fsc` draws them."""
+    return {name: fsc[column].to_numpy(dtype=np.float64) for name, column in FINAL_CURVES.items()}
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def truth_resolution(
-    volume: Float32, truth: Float32, mask: Float32, pixel_size: float
-) -> tuple[float | None, float | None]:
-    """Resolution (A) at which a map's FSC with the truth inside a mask falls below 0.5, on the shell and interpolated, after a
-    rigid fit."""
-    n = truth.shape[0]
+def truth_fsc(volume: Float32, truth: Float32, mask: Float32) -> Float64:
+    """FSC [n // 2 + 1] of a map with the truth inside a mask, after a rigid fit."""
     rotation, shift, _ = fit_volume(volume, truth, mask)
     fitted = transform_volume(volume, rotation, shift)
-    fsc = fourier_shell_correlation(fitted * mask, truth * mask)
-    return resolution_at(fsc, 0.5, n, pixel_size), resolution_at(fsc, 0.5, n, pixel_size, interpolate=True)
+    return fourier_shell_correlation(fitted * mask, truth * mask)
+
+
+def _at_half(fsc: Float64, n: int, pixel_size: float) -> tuple[float | None, float | None]:
+    """Resolution (A) at which an FSC falls below 0.5, on the shell and interpolated; rounded."""
+    return (
+        _rounded(resolution_at(fsc, 0.5, n, pixel_size)),
+        _rounded(resolution_at(fsc, 0.5, n, pixel_size, interpolate=True)),
+    )
 
 
 def compare_with_truth(
@@ -117,9 +121,10 @@ def compare_with_truth(
     picks: pd.DataFrame,
     micrographs: pd.DataFrame,
     threads: int = 1,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Float64]]:
     """What is known only for simulated data: resolution against the true map, and what the same particles would have given with
-    their true orientations and defoci; errors of picks, poses and defoci.
+    their true orientations and defoci; errors of picks, poses and defoci. Also the FSC with the true map, by name: `truth`, and
+    `true poses` for the map from the true orientations; empty without a true map.
 
     Raises
     ------
@@ -127,6 +132,7 @@ def compare_with_truth(
         The true map's box or pixel size is not the project's.
     """
     result: dict[str, Any] = {}
+    curves: dict[str, Float64] = {}
     if files["micrographs"]:
         result["defocus"] = {
             k: round(v, 2)
@@ -152,19 +158,27 @@ def compare_with_truth(
                 f"{files['map']}: {len(true_map)} px of {pixel_size:.4g} A; "
                 f"the run has {len(volume)} px of {settings.pixel_size:.4g} A"
             )
-        shell, exact = truth_resolution(volume, true_map, mask, settings.pixel_size)
-        result["resolution_05"], result["resolution_05_interpolated"] = _rounded(shell), _rounded(exact)
+        curves["truth"] = truth_fsc(volume, true_map, mask)
+        shell, exact = _at_half(curves["truth"], settings.box, settings.pixel_size)
+        result["resolution_05"], result["resolution_05_interpolated"] = shell, exact
         if found is not None and len(found):
+            found = found.drop(columns="nphWeight", errors="ignore")
             sums = backproject_table(found, settings.pixel_size, settings.box, optics, "particle", threads=threads)
             ceiling = finish(sums, settings.symmetry, STABILISER, threads=threads)
-            shell, best = truth_resolution(ceiling, true_map, mask, settings.pixel_size)
-            result["resolution_05_true_poses"], result["resolution_05_true_poses_interpolated"] = (
-                _rounded(shell),
-                _rounded(best),
-            )
+            curves["true poses"] = truth_fsc(ceiling, true_map, mask)
+            shell, best = _at_half(curves["true poses"], settings.box, settings.pixel_size)
+            result["resolution_05_true_poses"], result["resolution_05_true_poses_interpolated"] = shell, best
             if exact and best:
                 result["ratio_to_true_poses"] = round(exact / best, 4)
-    return result
+    return result, curves
+
+
+def truth_table(curves: dict[str, Float64], box: int, pixel_size: float) -> pd.DataFrame:
+    """Table of the FSC with the truth: that of the map, and nphFscTruePoses of the map from the true orientations."""
+    table = fsc_table(curves["truth"], box, pixel_size)
+    if "true poses" in curves:
+        table["nphFscTruePoses"] = np.round(curves["true poses"], 6)
+    return table
 
 
 def format_summary(path: str | os.PathLike[str]) -> str:
@@ -192,10 +206,11 @@ def format_summary(path: str | os.PathLike[str]) -> str:
             f"({total['startup_cpu_seconds']:.0f} of them starting), "
             f"peak {total['peak_memory_mb'] / 1024:.1f} GB"
         )
+    lines += [f"  warning     {text}" for text in summary.get("doubts", [])]
     folder = Path(path).parent / "refinement"
     lines.append(f"  map         {folder / 'map_filtered.mrc'} (unfiltered: map.mrc; halves: half1.mrc, half2.mrc)")
     lines.append(f"  particles   {folder / 'particles.star'}")
-    lines.append(f"  figures     {folder / 'figures'}")
+    lines.append(f"  report      {Path(path).parent / 'report.html'}")
     return "\n".join(lines)
 
 

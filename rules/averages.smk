@@ -75,12 +75,19 @@ rule average:
 rule average_all:
     input:
         averages=by_group("results/averages/group_{group}/avg.mrcs"),
+        variances=by_group("results/averages/group_{group}/var.mrcs"),
         how_many="results/averages/how_many.star",
         projections="results/alignment/projections.mrcs",
     output:
         table="results/averages/averages.star",
         stack="results/averages/averages.mrcs",
-        figure="results/averages/figures/averages.png",
+        variances="results/averages/variances.mrcs",
+        figure=report(
+            "results/averages/figures/averages.png", caption="captions/averages.rst", category="First alignment"
+        ),
+        variance_figure=report(
+            "results/averages/figures/variances.png", caption="captions/variances.rst", category="First alignment"
+        ),
     log:
         "logs/average_all.log",
     conda:
@@ -103,7 +110,9 @@ rule cchistogram:
         thresholds="results/averages/thresh.star",
     output:
         table="results/averages/cchistogram.star",
-        figure="results/averages/figures/cchistogram.png",
+        figure=report(
+            "results/averages/figures/cchistogram.png", caption="captions/cchistogram.rst", category="First alignment"
+        ),
     log:
         "logs/cchistogram.log",
     conda:
@@ -229,8 +238,16 @@ rule plotrefviews:
     input:
         how_many="results/averages/how_many.star",
     output:
-        overall="results/averages/figures/plotrefviews.png",
-        groups="results/averages/figures/plotrefviews_groups.png",
+        overall=report(
+            "results/averages/figures/plotrefviews.png",
+            caption="captions/plotrefviews.rst",
+            category="First alignment",
+        ),
+        groups=report(
+            "results/averages/figures/plotrefviews_groups.png",
+            caption="captions/plotrefviews_groups.rst",
+            category="First alignment",
+        ),
     log:
         "logs/plotrefviews.log",
     conda:

@@ -1,4 +1,4 @@
-# The run at a glance.
+# The run at a glance: its numbers, and the page that shows and explains them.
 
 
 rule summary:
@@ -16,10 +16,16 @@ rule summary:
         particles="results/refinement/particles.star",
         map="results/refinement/map.mrc",
         fsc="results/refinement/fsc.star",
+        checks="results/refinement/checks.star",
         truth=[path for path in (CONFIG.truth.map, CONFIG.truth.particles, CONFIG.truth.micrographs) if path],
         stacks=by_group("results/alignment/group_{group}/data.mrcs") if CONFIG.truth.map else [],
     output:
         "results/summary.json",
+        **(
+            {"fsc": "results/refinement/fsc_truth.star", "figure": "results/refinement/figures/fsc_truth.png"}
+            if CONFIG.truth.map
+            else {}
+        ),
     log:
         "logs/summary.log",
     conda:
@@ -38,3 +44,26 @@ rule summary:
         "Sum up the run"
     script:
         "../scripts/summary.py"
+
+
+rule report:
+    input:
+        "results/summary.json",
+        *REFINEMENT_RESULTS,
+        *PARTICLE_RESULTS,
+        *DEFOCUS_GROUP_RESULTS,
+        alignment_results,
+    output:
+        report("results/report.html", caption="captions/report.rst", category="Run"),
+    log:
+        "logs/report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        config=CONFIG.model_dump(),
+        page=template_hash(),
+        code=code("report"),
+    message:
+        "Write the report"
+    script:
+        "../scripts/report.py"

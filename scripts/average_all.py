@@ -1,8 +1,8 @@
-"""Average the views over all groups and draw them beside the number of particles in each."""
+"""Average the views over all groups; draw averages and variances with the number of particles in each."""
 
 import pandas as pd
 
-from nephila.averaging import pool_averages
+from nephila.averaging import pool_averages, pool_variances
 from nephila.figures.particles import plot_view_averages
 from nephila.io.mrc import open_stack, write_stack
 from nephila.io.tables import read_table, write_table
@@ -26,5 +26,12 @@ with start_job(snakemake) as job:  # noqa: F821
         block="averages",
         comment="Averages of the views and their correlation with the reference.",
     )
+    variances = pool_variances(stacks, [open_stack(path) for path in job.input.variances], counts)
     write_stack(job.output.stack, averages, references.pixel_size)
+    write_stack(job.output.variances, variances, references.pixel_size)
     plot_view_averages(averages, total, job.output.figure, pixel_size=references.pixel_size)
+    # a single particle has no variance
+    plot_view_averages(
+        variances, total * (total > 1), job.output.variance_figure, pixel_size=references.pixel_size,
+        title="variance of the view: particles",
+    )  # fmt: skip

@@ -1,15 +1,23 @@
-"""Sum up the run in results/summary.json."""
+"""Sum up the run in results/summary.json; where the true map is known, also the FSC with it, as a table and drawn."""
 
 import json
 
 from nephila.ctf import Optics
 from nephila.io.atomic import write_text
 from nephila.io.mrc import read_volume
-from nephila.io.tables import read_table
+from nephila.io.tables import read_table, write_table
 from nephila.job import start_job
+from nephila.refinement.findings import doubts
 from nephila.refinement.merge import load_mask
 from nephila.refinement.settings import IterationSettings
-from nephila.summary import compare_with_truth, cost_by_stage, half_map_resolution, versions
+from nephila.summary import (
+    compare_with_truth,
+    cost_by_stage,
+    final_curves,
+    half_map_resolution,
+    truth_table,
+    versions,
+)
 
 with start_job(snakemake) as job:  # noqa: F821
     settings = IterationSettings(**job.params.refinement)
@@ -37,10 +45,18 @@ with start_job(snakemake) as job:  # noqa: F821
         "symmetry": settings.symmetry,
     }
     if any(job.params.truth.values()):
-        summary["truth"] = compare_with_truth(
+        summary["truth"], curves = compare_with_truth(
             refined, volume, load_mask(settings), job.params.truth, settings, Optics(**job.params.optics),
             job.params.micrograph_pixel_size, kept, micrographs, job.threads,
         )  # fmt: skip
+        if curves:
+            from nephila.figures.curves import plot_fsc
+
+            table = truth_table(curves, settings.box, settings.pixel_size)
+            write_table(job.output.fsc, table, kind="fsc", comment="FSC with the true map.")
+            halves = final_curves(read_table(job.input.fsc, kind="fsc"))
+            plot_fsc({**halves, **curves}, job.output.figure, pixel_size=settings.pixel_size, box=settings.box)
+    summary["doubts"] = doubts(read_table(job.input.checks, kind="checks"))
     summary["cost"] = cost_by_stage("logs")
     summary["versions"] = versions()
     write_text(job.output[0], json.dumps(summary, indent=2) + "\n")

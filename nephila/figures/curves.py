@@ -29,6 +29,7 @@ _ROLES: dict[str, tuple[str, Any, float, tuple[float, ...]]] = {
     "masked": (style.SKY, style.DASHES[1], 1.6, (0.143, 0.5)),
     "randomised": (style.VERMILION, style.DASHES[2], 1.4, ()),
     "truth": (style.BLACK, style.DASHES[1], 1.6, (0.5,)),
+    "true poses": (style.PURPLE, style.DASHES[2], 1.4, (0.5,)),
 }
 
 
@@ -46,7 +47,7 @@ def plot_fsc(
     Parameters
     ----------
     curves : by name, each [box // 2 + 1], index = Fourier shell; "half maps", "unmasked", "masked", "randomised",
-        "corrected" and "truth" have fixed colours
+        "corrected", "truth" and "true poses" have fixed colours
     path : .png or .svg
     pixel_size, box : A, px
     group_curves : by defocus group, each [box // 2 + 1]; drawn thin behind, coloured by group
@@ -111,6 +112,29 @@ def plot_fsc_by_iteration(curves: Mapping[int, Curve], path: PathLike, *, pixel_
         style.series_scale(
             figure, axes, min(numbers), max(numbers), "iteration", reverse=True, ticks=MaxNLocator(8, integer=True)
         )
+
+
+def plot_fsc_of_runs(curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]], path: PathLike) -> None:
+    """FSC of several runs over each other; their boxes and pixel sizes may differ.
+
+    Parameters
+    ----------
+    curves : by the run's name, spatial frequency (1/A) and FSC, from shell 0 on
+    """
+    if not curves:
+        raise InputError("there is no FSC curve to draw")
+    with style.drawing(path, 5.6, 3.9 + 0.17 * len(curves)) as figure:
+        axes = figure.subplots()
+        finest = max((np.asarray(frequency, dtype=np.float64) for frequency, _ in curves.values()), key=lambda f: f[-1])
+        _fsc_axes(axes, finest, [fsc for _, fsc in curves.values()])
+        handles = []
+        for index, (name, (place, fsc)) in enumerate(curves.items()):
+            frequency, values = np.asarray(place, dtype=np.float64), np.asarray(fsc, dtype=np.float64)
+            look = {"color": style.CYCLE[index % 7], "ls": style.DASHES[index % 7], "lw": 1.6}
+            axes.plot(frequency[1:], values[1:], **look)
+            label = f"{name}: {_readings(values, frequency, (0.143, 0.5))}"
+            handles.append(Line2D([], [], label=label, **look))
+        figure.legend(handles=handles, loc="outside lower center", ncols=1, handlelength=3)
 
 
 def plot_resolution_by_iteration(resolutions: pd.DataFrame, path: PathLike) -> None:

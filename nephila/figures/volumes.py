@@ -1,4 +1,4 @@
-"""Volumes: central slices in three directions (`slices`), one slice per group, and projections from three sides.
+"""Volumes: central slices in three directions (`slices`), one slice per group, projections and surfaces from three sides.
 
 Pictures have the first row at the top, as RELION and ChimeraX's slice view show them.
 """
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 
 from nephila.errors import InputError
 from nephila.figures import style
+from nephila.figures.surface import main_pieces, render_surface
 
 PathLike = str | os.PathLike[str]
 _SIDES = (("xy", "x", "y"), ("xz", "x", "z"), ("yz", "y", "z"))
@@ -54,6 +55,55 @@ def plot_projections(volumes: Mapping[str, npt.ArrayLike], path: PathLike, *, pi
         for row, (name, volume) in zip(panels, arrays.items(), strict=True):
             sums = [volume.sum(axis=axis, dtype=np.float64) for axis in (0, 1, 2)]
             _three_pictures(row, sums, name, pixel_size, style.contrast(np.stack(sums), 1.0, 99.9))
+
+
+def plot_map_views(volume: npt.ArrayLike, path: PathLike, *, pixel_size: float, diameter: float) -> None:
+    """The map from three sides: its shaded surface above, its projections below, cut to a little more than the particle.
+
+    Parameters
+    ----------
+    volume : [n, n, n] (z, y, x)
+    pixel_size : A
+    diameter : of the particle, A: beyond it lies the solvent, from which the surface's level follows
+    """
+    whole = _cube(volume, "map")
+    level = surface_level(whole, 0.5 * diameter / pixel_size)
+    n = len(whole)
+    side = int(np.clip(2 * np.ceil(0.58 * diameter / pixel_size), min(n, 16), n))
+    first = (n - side) // 2
+    cut = slice(first, first + side)
+    shown = np.asarray(whole[cut, cut, cut], dtype=np.float32)
+    solid = main_pieces(shown, level)
+    sums = [whole.sum(axis=axis, dtype=np.float64)[cut, cut] for axis in (0, 1, 2)]
+    limits = style.contrast(np.stack(sums), 1.0, 99.9)
+    with style.drawing(path, 6.6, 4.5) as figure:
+        panels = figure.subplots(2, 3)
+        for place, (view, across, down) in enumerate(_SIDES):
+            top, below = panels[:, place]
+            top.imshow(render_surface(solid, level, view).picture(), interpolation="bilinear")
+            top.set_title(view, loc="right", fontsize=8, fontweight="normal")
+            below.imshow(sums[place], vmin=limits[0], vmax=limits[1], interpolation="bicubic")
+            for panel in (top, below):
+                style.frame_image(panel)
+            _name_axes(below, across, down)
+        panels[0, 0].set_title("surface", fontsize=9)
+        panels[1, 0].set_title("projection", fontsize=9)
+        style.scale_bar(panels[1, 0], side, pixel_size)
+
+
+def surface_level(volume: npt.ArrayLike, reach_px: float) -> float:
+    """Density at which to draw the surface: 5 robust standard deviations above the solvent beyond `reach_px` from the centre, and
+    at least 0.3 of the way from the solvent to the brightest thousandth of the particle."""
+    data = np.asarray(volume, dtype=np.float32)
+    place = [(np.arange(side) - side // 2).astype(np.float32) ** 2 for side in data.shape]
+    radius = np.sqrt(place[0][:, None, None] + place[1][:, None] + place[2])
+    inside = data[radius <= reach_px]
+    solvent = data[(radius > reach_px) & (radius < min(data.shape) / 2)]
+    solvent = solvent if solvent.size >= 50 else data.ravel()
+    middle = float(np.median(solvent))
+    spread = 1.4826 * float(np.median(np.abs(solvent - middle)))
+    peak = float(np.quantile(inside if inside.size else data, 0.999))
+    return max(middle + 5 * spread, middle + 0.3 * (peak - middle))
 
 
 def plot_group_slices(slices: Mapping[int, npt.ArrayLike], path: PathLike, *, pixel_size: float) -> None:

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from nephila.averaging import how_many, select_by_view
 from nephila.errors import InputError
-from nephila.figures import curves, particles, spectra, style, views, volumes
+from nephila.figures import curves, particles, spectra, style, surface, views, volumes
 from nephila.geometry import quasi_even_directions
 from nephila.thresholds import correlation_histograms, propose_thresholds
 from nephila.views import angular_distribution
@@ -98,6 +98,10 @@ DRAWINGS = {
     "defocus groups": lambda p: spectra.plot_defocus_groups(np.linspace(8e3, 3e4, 40), np.arange(40) // 5 + 1, p),
     "one micrograph": lambda p: spectra.plot_defocus_groups([15000.0], [1], p),
     "spectrum": lambda p: spectra.plot_spectrum_halves(IMAGES[0] ** 2, IMAGES[1] ** 2, p, pixel_size=1.5),
+    "fsc of runs": lambda p: curves.plot_fsc_of_runs(
+        {"first": (np.arange(33) / 128, fsc(12)), "second": (np.arange(41) / 200, np.linspace(1, 0, 41))}, p
+    ),
+    "map views": lambda p: volumes.plot_map_views(VOLUME, p, pixel_size=PIXEL, diameter=16),
     "slices": lambda p: volumes.plot_central_slices({"map": VOLUME, "half 1": VOLUME}, p, pixel_size=PIXEL),
     "projections": lambda p: volumes.plot_projections({"map": VOLUME}, p, pixel_size=PIXEL),
     "slices of groups": lambda p: volumes.plot_group_slices({g: VOLUME for g in range(1, 8)}, p, pixel_size=PIXEL),
@@ -226,3 +230,53 @@ def test_bad_data_are_refused_and_nothing_is_written(draw, word, tmp_path):
     with pytest.raises(InputError, match=word):
         draw(tmp_path / "figure.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def ball(n=48, centre=(24, 24, 24), radius=12.0):
+    """A ball whose density falls linearly through 0 at its surface."""
+    place = np.indices((n, n, n), dtype=np.float32) - np.array(centre, dtype=np.float32).reshape(3, 1, 1, 1)
+    return radius - np.sqrt((place**2).sum(axis=0))
+
+
+def test_the_surface_of_a_ball_is_round_and_lit_from_the_upper_left():
+    seen = surface.render_surface(ball(), 0.0, side=96)
+    assert seen.cover.sum() == pytest.approx(np.pi * 24**2, rel=0.02)  # 12 px are 24 px of the picture
+    middle = 49  # the centre of the box is half a voxel to the right and below the picture's middle
+    assert seen.shade[middle - 12, middle - 12] > seen.shade[middle, middle] > seen.shade[middle + 14, middle + 14] > 0
+    assert surface.render_surface(ball(), 20.0, side=40).cover.sum() == 0
+    assert np.array_equal(seen.picture(), surface.render_surface(ball(), 0.0, side=96).picture())
+
+
+@pytest.mark.parametrize("view", ["xy", "xz", "yz"])
+def test_surface_and_projection_show_an_object_in_the_same_place_and_its_near_side(view):
+    """Two balls, one behind the other but for a step: the nearer is whole, and no view is mirrored."""
+    volume = ball(48, (12, 30, 34), 6.0)
+    axis = {"xy": 0, "xz": 1, "yz": 2}[view]
+    seen = surface.render_surface(volume, 0.0, view, side=48)
+    shadow = (volume > 0).any(axis=axis)
+    assert np.mean((seen.cover > 0.5) != shadow) < 0.01
+    right, down, away = {
+        "xy": ((2, 1), (1, 1), (0, 1)),
+        "xz": ((2, 1), (0, 1), (1, -1)),
+        "yz": ((1, 1), (0, 1), (2, 1)),
+    }[view]
+    frame = np.zeros((3, 3))
+    for row, (index, sign) in enumerate((right, down, away)):
+        frame[row, 2 - index] = sign  # columns x, y, z
+    assert np.linalg.det(frame) == pytest.approx(1)
+    near = surface.toward_viewer(volume, view)
+    first = np.flatnonzero(near.reshape(48, -1).max(axis=1) > 0)[0]
+    centre = {"xy": 12, "xz": 47 - 30, "yz": 34}[view]
+    assert first == pytest.approx(centre - 6, abs=1)
+
+
+def test_specks_are_not_seen():
+    volume = np.maximum(ball(), ball(48, (6, 6, 6), 2.5))
+    assert surface.render_surface(volume, 0.5, side=48).cover[:12, :12].sum() > 5
+    assert surface.render_surface(surface.main_pieces(volume, 0.5), 0.5, side=48).cover[:12, :12].sum() == 0
+
+
+@pytest.mark.parametrize(("shape", "view"), [((8, 8, 9), "xy"), ((8, 8), "xy"), ((8, 8, 8), "zx")])
+def test_surfaces_of_bad_input_are_refused(shape, view):
+    with pytest.raises(InputError):
+        surface.render_surface(np.zeros(shape), 0.5, view)
