@@ -1,0 +1,135 @@
+// A micrograph's CTF by hand: sliders over the measured rings and profile, to see whether the fit is right. Nothing is written.
+
+import { getJson } from "../api.js";
+import { complain, fixed, h, short, svg } from "../dom.js";
+
+const SIDE = 420;
+const WIDTH = 640;
+const HEIGHT = 260;
+const EDGE = { left: 16, right: 16, top: 14, bottom: 30 };
+const ANGLES = Array.from({ length: 18 }, (_, i) => (i * Math.PI) / 18);
+
+export async function show(root, context) {
+  const [data, micrographs, profiles] = await Promise.all([getJson("/api/optics"), getJson("/api/micrographs"), getJson("/api/profiles")]);
+  const { k2, k4, constant } = data.optics;
+  const fit = { defocus: 0, astigmatism: 0, angle: 0 };
+  let at = 0;
+  let picture = null;
+
+  const canvas = h("canvas", { class: "rings", width: SIDE, height: SIDE, role: "img", "aria-label": "Left half: measured spectrum; right half: CTF squared of the sliders" });
+  const plot = svg("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Measured profile and CTF squared of the sliders, averaged over directions" });
+  const facts = h("dl");
+  const chosen = h("select", { "aria-label": "Micrograph", onchange: () => open(chosen.selectedIndex) }, micrographs.names.map((name) => h("option", {}, short(name))));
+  const sliders = {};
+  const slider = (key, label, min, max, step, unit) => {
+    const output = h("output", { class: "number" });
+    const input = h("input", { type: "range", min, max, step, "aria-label": label, oninput: () => ((fit[key] = Number(input.value)), draw()) });
+    sliders[key] = () => ((input.value = fit[key]), (output.textContent = `${fixed(fit[key], 0)} ${unit}`));
+    return [h("span", {}, label), input, output];
+  };
+
+  const defocusAt = (theta) => fit.defocus + 0.5 * fit.astigmatism * Math.cos(2 * (theta - (fit.angle * Math.PI) / 180));
+  const ctf2 = (defocus, kk) => Math.sin(k2 * defocus * kk - k4 * kk * kk + constant) ** 2;
+  const average = (k) => ANGLES.reduce((sum, theta) => sum + ctf2(defocusAt(theta), k * k), 0) / ANGLES.length;
+
+  function back() {
+    const [u, v] = [micrographs.defocusU[at] ?? 0, micrographs.defocusV[at] ?? 0];
+    Object.assign(fit, { defocus: (u + v) / 2, astigmatism: u - v, angle: micrographs.angle[at] ?? 0 });
+    draw();
+  }
+
+  async function open(index) {
+    at = Math.max(0, Math.min(micrographs.names.length - 1, index));
+    chosen.selectedIndex = at;
+    picture = null;
+    back();
+    const image = new Image();
+    const mine = at;
+    image.addEventListener("load", () => mine === at && ((picture = image), draw()));
+    image.addEventListener("error", () => complain(new Error("the spectrum is not there: was it cleaned away?")));
+    image.src = `/picture/spectrum/${at}?v=${micrographs.spectrumVersion}`;
+  }
+
+  function drawRings() {
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = "#808080";
+    pen.fillRect(0, 0, SIDE, SIDE);
+    if (picture) pen.drawImage(picture, 0, 0, SIDE, SIDE);
+    const half = SIDE / 2;
+    const image = pen.createImageData(half, SIDE);
+    for (let row = 0; row < SIDE; row += 1) {
+      for (let column = 0; column < half; column += 1) {
+        const [x, y] = [(column + 0.5) / half, (row + 0.5 - half) / half];
+        const radius = Math.hypot(x, y);
+        const kk = (radius / data.resolution) ** 2;
+        const shade = radius > 1 || radius < 0.06 ? 128 : 255 * ctf2(defocusAt(Math.atan2(y, x)), kk);
+        const p = 4 * (row * half + column);
+        image.data[p] = image.data[p + 1] = image.data[p + 2] = shade;
+        image.data[p + 3] = 255;
+      }
+    }
+    pen.putImageData(image, half, 0);
+  }
+
+  function correlation(ring) {
+    // faint rings are mostly noise: each point counts by the square of its envelope
+    const pairs = ring.heights.map((height, i) => [height, average(profiles.frequency[ring.first + i]), ring.weights[i] ** 2]);
+    const all = pairs.reduce((sum, pair) => sum + pair[2], 0);
+    const mean = [0, 1].map((k) => pairs.reduce((sum, pair) => sum + pair[2] * pair[k], 0) / all);
+    const moment = (a, b) => pairs.reduce((sum, pair) => sum + pair[2] * (pair[a] - mean[a]) * (pair[b] - mean[b]), 0);
+    return moment(0, 1) / Math.sqrt(moment(0, 0) * moment(1, 1) || 1);
+  }
+
+  function drawProfile() {
+    const ring = profiles.rings[micrographs.names[at]];
+    if (!ring) return plot.replaceChildren(svg("text", { x: 20, y: 30 }, "There is no profile: the fit failed."));
+    const last = profiles.frequency[ring.first + ring.heights.length - 1];
+    const x = (k) => EDGE.left + (k / last) * (WIDTH - EDGE.left - EDGE.right);
+    const y = (v) => HEIGHT - EDGE.bottom - ((Math.max(-0.3, Math.min(1.6, v)) + 0.3) / 1.9) * (HEIGHT - EDGE.top - EDGE.bottom);
+    const line = (points, attributes) => svg("polyline", { points: points.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" "), fill: "none", ...attributes });
+    const smooth = ring.heights.map((_, i, all) => ((all[i - 1] ?? all[i]) + all[i] + (all[i + 1] ?? all[i])) / 3);
+    const steps = Array.from({ length: 400 }, (_, i) => ((i + 1) / 400) * last);
+    plot.replaceChildren(
+      svg("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: HEIGHT - EDGE.bottom, y2: HEIGHT - EDGE.bottom }),
+      ...[1, 2, 3, 4].map((i) => svg("text", { x: x((i / 4) * last), y: HEIGHT - 12, "text-anchor": i === 4 ? "end" : "middle" }, `${(4 / (i * last)).toFixed(1)} Å`)),
+      line(smooth.map((v, i) => [x(profiles.frequency[ring.first + i]), y(v)]), { stroke: "var(--quiet)", "stroke-width": 1.2 }),
+      line(steps.map((k) => [x(k), y(average(k))]), { stroke: "var(--accent)", "stroke-width": 1.8 }),
+    );
+    return correlation(ring);
+  }
+
+  function draw() {
+    for (const update of Object.values(sliders)) update();
+    drawRings();
+    const now = drawProfile();
+    const [u, v] = [micrographs.defocusU[at], micrographs.defocusV[at]];
+    facts.replaceChildren(...[
+      ["Sliders: defocus U / V", `${fixed(fit.defocus + fit.astigmatism / 2, 0)} / ${fixed(fit.defocus - fit.astigmatism / 2, 0)} Å`],
+      ["Correlation with the profile", now === undefined ? "–" : h("span", { id: "agreement" }, fixed(now, 3))],
+      ["The workflow's fit: U / V", `${fixed(u, 0)} / ${fixed(v, 0)} Å at ${fixed(micrographs.angle[at], 0)}°`],
+      ["Its rings end at", `${fixed(micrographs.resolution?.[at], 1)} Å`],
+    ].flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
+  }
+
+  const step = (key, by) => () => ((fit[key] += by), draw());
+  root.replaceChildren(
+    h("div", { class: "bar" }, h("h1", {}, "CTF"), h("label", {}, "Micrograph ", chosen), h("button", { type: "button", onclick: back }, "Back to the fit ", h("kbd", {}, "p")),
+      h("span", { class: "badge" }, "for looking: nothing is written")),
+    h("div", { class: "columns" },
+      h("div", { class: "panel" }, canvas, h("p", { class: "quiet" }, `Left measured, right CTF² of the sliders; the edge is ${fixed(data.resolution, 1)} Å.`)),
+      h("div", { class: "panel fill stack" }, plot,
+        h("div", { class: "controls" }, slider("defocus", "Defocus", data.range[0], data.range[1], 10, "Å"), slider("astigmatism", "Astigmatism", 0, data.astigmatism, 10, "Å"), slider("angle", "Angle", -90, 90, 1, "°")),
+        facts,
+        h("p", { class: "quiet" }, "The workflow takes its own fits. Where one is wrong and the rings are good, narrow the search (ctf.min_defocus, ctf.max_defocus in config.yaml); where the rings are bad, drop the micrograph."))),
+  );
+  context.tools = [];
+  context.keys = [
+    ["j", "next micrograph", () => open(at + 1)],
+    ["i", "micrograph before", () => open(at - 1)],
+    ["+", "defocus up by 50 Å", step("defocus", 50)],
+    ["-", "defocus down by 50 Å", step("defocus", -50)],
+    ["p", "back to the fit", back],
+  ];
+  await open(0);
+  return () => {};
+}
