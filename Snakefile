@@ -1,11 +1,15 @@
 # Nephila: single-particle reconstruction with defocus groups. `snakemake -n` shows the plan, `snakemake STAGE` stops at a stage:
 # ctf, defocus_groups, picks, particles, alignment, thresholds, reconstruction, refinement (everything, with the summary: all).
+# On request: local_resolution, resolution_by_particles.
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
 configfile: "config.yaml"
+
+
+report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
@@ -16,6 +20,7 @@ include: "rules/alignment.smk"
 include: "rules/averages.smk"
 include: "rules/reconstruction.smk"
 include: "rules/refinement.smk"
+include: "rules/validation.smk"
 include: "rules/summary.smk"
 
 
@@ -35,6 +40,10 @@ rule all:
     default_target: True
     input:
         "results/summary.json",
+        "results/report.html",
+        # by name too: a result that was deleted is made again; what only later steps needed is not
+        DEFOCUS_GROUP_RESULTS,
+        REFINEMENT_RESULTS,
 
 
 rule ctf:

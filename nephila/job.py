@@ -26,7 +26,7 @@ from typing import Any
 from nephila import __version__
 from nephila.errors import NephilaError
 from nephila.io.atomic import write_text
-from nephila.run_records import changes, describe_files, plain, read_record, seed_of
+from nephila.run_records import changes, describe_files, peak_memory_mb, plain, read_record, seed_of
 
 logger = logging.getLogger("nephila")
 
@@ -94,7 +94,7 @@ def start_job(snakemake: Any) -> Iterator[Job]:
         "wall_seconds": time.time() - began,
         "startup_cpu_seconds": cpu_at_start,
         "cpu_seconds": _cpu_seconds(),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "threads": int(snakemake.threads),
         "host": os.uname().nodename,
         "version": __version__,

@@ -93,14 +93,21 @@ def fourier_cells(work: Work, radius: float | None = None) -> float:
     return 2 / 3 * math.pi * cells**3 / 1e6
 
 
-def _block(work: Work) -> float:
-    """Images, transforms and weighted values of the block that is being added, MB."""
-    return 3 * min(512 * 16 * work.box * (work.box // 2 + 1), 256 * 2**20) / 1e6
+def _block(work: Work, particles: float = math.inf) -> float:
+    """Images and transforms of the block that is being added, and weighted values that wait to be added together, MB."""
+    image = 16 * work.box * (work.box // 2 + 1)
+    waiting, block = (min(number * image, 256 * 2**20) for number in (particles, min(512, particles)))
+    return (waiting + 2 * block) / 1e6
 
 
 def _stack(work: Work, particles: float) -> float:
     """Particle images that a job has mapped, MB."""
     return particles * work.box**2 * work.itemsize / 1e6
+
+
+def _projector(work: Work) -> float:
+    """Reading the reference and transforming it, MB."""
+    return 215 + 11 * _half_transform(work)
 
 
 def _batch_particles(work: Work) -> float:
@@ -120,75 +127,108 @@ def _rows(work: Work) -> float:
 
 
 _PEAK_MB: dict[str, Callable[[Work], float]] = {
-    "powdefocus": lambda w: 270 + 14 * _micrograph(w),
+    "resizevol": lambda w: 190 + 7.5 * w.box**3 / 1e6,
+    "powdefocus": lambda w: 265 + 21 * _micrograph(w),
     "ctffind": lambda w: 320 + 1.0 * w.batch,
+    "ctffind_pooled": lambda w: 320 + 1.0 * w.batch,
+    "import_ctf": lambda w: 320 + 1.0 * w.batch,
+    "ring_strength": lambda w: 200 + 0.08 * w.micrographs,
+    "plotgroups": lambda w: 260 + 0.08 * w.micrographs,
     "noise": lambda w: 180 + 16 * _micrograph(w),
     "pick": lambda w: 340 + 21 * _micrograph(w),
-    "lfc_pick": lambda w: 340 + 21 * _micrograph(w),
-    "extract_windows": lambda w: 180 + 10 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
-    "picking_figures": lambda w: 260 + 21 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
+    "lfc_pick": lambda w: 330 + 45 * _micrograph(w),
+    "extract_windows": lambda w: 148 + 15 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
+    "picking_figures": lambda w: 245 + 38 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
     "merge_coordinates": lambda w: 205 + 2 * _rows(w),
     "propose_good": lambda w: 180 + 2 * _rows(w),
     "good": lambda w: 180 + 2 * _rows(w),
     "renumber": lambda w: 240 + 2 * _rows(w),
     "sel_by_group": lambda w: 180 + 2 * _rows(w),
-    "win2stk": lambda w: 180 + 1.5 * _rows(w) + _stack(w, w.group_particles + 256),
-    "refproj": lambda w: 230 + 8 * _half_transform(w),
-    "apshgrp": lambda w: 300 + 4 * _half_transform(w) + _stack(w, w.group_particles),
+    "win2stk": lambda w: 125 + 1.5 * _rows(w) + _stack(w, w.group_particles + 256),
+    "refproj": lambda w: 230 + 10 * _half_transform(w),
+    "apshgrp": lambda w: max(270.0, _projector(w)) + _stack(w, w.group_particles),
     "select": lambda w: 180 + _rows(w),
-    "average": lambda w: 240 + _views(w, 60) + _stack(w, w.group_particles),
+    "average": lambda w: 245 + _views(w, 30) + _stack(w, w.group_particles),
     "average_all": lambda w: 240 + _views(w, 130),
     "cchistogram": lambda w: 180 + _rows(w),
     "ccthresh": lambda w: 180 + _rows(w),
     "thresh": lambda w: 180 + _rows(w),
     "sel_group_cclim": lambda w: 180 + _rows(w),
     "recon": lambda w: (
-        BASE_MB + 48 * fourier_cells(w) + max(28 * _half_transform(w), _block(w)) + _stack(w, w.group_particles)
+        BASE_MB
+        + 48 * fourier_cells(w)
+        + max(28 * _half_transform(w), _block(w, w.group_particles))
+        + _stack(w, w.group_particles)
     ),
+    "filt": lambda w: 200 + 17 * w.box**3 / 1e6,
+    "plotmap": lambda w: 115 + 11.4 * w.box**3 / 1e6,
+    "slices": lambda w: 75 + 16 * w.box**3 / 1e6,
     "merge_recon": lambda w: BASE_MB + 72 * fourier_cells(w) + 28 * _half_transform(w) + 16 * w.box**3 / 1e6,
     "prepare": lambda w: BASE_MB + 13 * _half_transform(w) + 2 * _rows(w),
-    "grploop": lambda w: (
+    "grploop": lambda w: max(
+        _projector(w),
         BASE_MB
-        + 24 * fourier_cells(w, w.band) * w.groups_per_chunk
-        + _block(w)
-        + 12 * _half_transform(w)
+        + (24 * w.groups_per_chunk + 46) * fourier_cells(w, w.band)
+        + _block(w, w.chunk_particles)
         + _stack(w, w.chunk_particles)
-        + (_rows(w) if w.chunks == 1 else 0.0)
+        + (_rows(w) if w.chunks == 1 else 0.0),
     ),
     "mergegroups": lambda w: BASE_MB + 72 * fourier_cells(w, w.band) + 28 * _half_transform(w) + 2 * _rows(w),
     "enhance": lambda w: BASE_MB + 16 * w.box**3 / 1e6,
-    "endmerge": lambda w: BASE_MB + 24 * fourier_cells(w) + _block(w) + _stack(w, w.chunk_particles),
+    "endmerge": lambda w: BASE_MB + 32 * fourier_cells(w) + _block(w, w.chunk_particles) + _stack(w, w.chunk_particles),
     "endrefine": lambda w: BASE_MB + 117 * _half_transform(w) + 2 * _rows(w),
+    "checkrefine": lambda w: (
+        BASE_MB
+        + 40 * _half_transform(w)
+        + _block(w, min(w.particles, 3000))
+        + _stack(w, min(w.particles, 3000))
+        + _rows(w)
+    ),
+    "local_resolution": lambda w: BASE_MB + 64 * w.box**3 / 1e6,
+    "resolution_by_particles": lambda w: (
+        BASE_MB + 96 * fourier_cells(w) + 60 * _half_transform(w) + _block(w) + _stack(w, w.particles) + 2 * _rows(w)
+    ),
     "angdiff": lambda w: 180 + 2 * _rows(w),
     "angdisp": lambda w: 180 + _rows(w),
-    "summary": lambda w: 235 + (70 * _half_transform(w) if w.truth else 0.0) + _rows(w),
+    "summary": lambda w: 260 + (44 * _half_transform(w) if w.truth else 0.0) + _rows(w),
 }
 """Peak resident memory of a job in MB. Rules that are not named need LIGHT_MB."""
 
 _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
-    "powdefocus": lambda w: w.batch * (0.2 + 0.1 * _micrograph(w)),
-    "ctffind": lambda w: 1.0 * w.batch,
+    "powdefocus": lambda w: w.batch * (0.05 + 0.06 * _micrograph(w)),
+    "ctffind": lambda w: 0.6 * w.batch,
+    "ctffind_pooled": lambda w: 0.6 * w.batch,
+    "import_ctf": lambda w: 0.6 * w.batch,
+    "plotgroups": lambda w: 0.5 * w.groups + 2e-3 * w.micrographs,
     "pick": lambda w: w.batch * (1.0 + 0.15 * _micrograph(w)),
-    "lfc_pick": lambda w: w.batch * (2.0 + 0.3 * _micrograph(w)),
+    "lfc_pick": lambda w: w.batch * (0.3 + 0.15 * _micrograph(w)),
     "extract_windows": lambda w: w.batch * (0.2 + 0.05 * _micrograph(w)),
     "renumber": lambda w: 1.5e-4 * w.particles,
     "win2stk": lambda w: 5e-5 * w.particles + w.group_particles * 5e-4 * (w.box / 128) ** 2,
-    "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w),
+    "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w) + 0.02 * _half_transform(w),
     "average": lambda w: w.group_particles * 1e-3 * (w.box / 128) ** 2,
-    "recon": lambda w: w.group_particles * _seconds_per_particle(w) + 0.3 * _half_transform(w),
-    "merge_recon": lambda w: 0.8 * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
-    "grploop": lambda w: w.chunk_particles * _seconds_per_particle(w),
-    "mergegroups": lambda w: 0.5 * _half_transform(w) + 0.3 * fourier_cells(w, w.band) * w.groups * w.chunks**0.5,
-    "endmerge": lambda w: w.chunk_particles * 3e-3 * (w.box / 128) ** 2,
-    "endrefine": lambda w: 4.0 * _half_transform(w) + 5e-5 * w.particles,
-    "summary": lambda w: w.particles * 6e-3 * (w.box / 128) ** 2 if w.truth else 2.0,
+    "recon": lambda w: w.group_particles * _seconds_per_particle(w) + 0.2 * _half_transform(w),
+    "merge_recon": lambda w: 0.25 * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
+    "grploop": lambda w: (
+        w.chunk_particles * _seconds_per_particle(w)
+        + 0.02 * _half_transform(w)
+        + 0.05 * fourier_cells(w, w.band) * w.groups_per_chunk
+    ),
+    "mergegroups": lambda w: 0.25 * _half_transform(w) + 0.1 * fourier_cells(w, w.band) * (w.groups + 2 * w.chunks),
+    "prepare": lambda w: 0.07 * _half_transform(w),
+    "endmerge": lambda w: w.chunk_particles * 1.2e-3 * (w.box / 128) ** 2 + 0.1 * fourier_cells(w),
+    "endrefine": lambda w: 1.5 * _half_transform(w) + 5e-5 * w.particles,
+    "checkrefine": lambda w: 15.0 + 3000 * _seconds_per_particle(w) + 1.0 * _half_transform(w),
+    "local_resolution": lambda w: 3.0 * _half_transform(w),
+    "resolution_by_particles": lambda w: w.particles * 3e-3 * (w.box / 128) ** 2 + 18 * _half_transform(w),
+    "summary": lambda w: 6.0 + w.particles * 6e-3 * (w.box / 128) ** 2 if w.truth else 2.0,
 }
 """CPU seconds of a job beyond starting it."""
 
 
 def _seconds_per_particle(work: Work) -> float:
     """CPU seconds for an exhaustive search and backprojection of one particle."""
-    return 2e-3 + 4e-3 * (work.box / 128) ** 2
+    return 1e-3 + 1.6e-3 * (work.box / 128) ** 2
 
 
 START_SECONDS = 1.0
@@ -222,7 +262,9 @@ def estimate_work(config: Config, micrographs: Collection[str]) -> Work:
 
     Before picking a particle is expected on each 2 x 2 boxes of a micrograph, before sorting 20 groups.
     """
-    pixels = _micrograph_pixels(next(iter(micrographs))) if micrographs and not config.input.particles else 0.0
+    pixels = 0.0
+    if micrographs and not config.input.particles:
+        pixels = _micrograph_pixels(str(Path(next(iter(micrographs))).resolve()))
     area = pixels / config.input.decimate**2
     picked, (groups, share) = _picked(*_stamp(COUNTS)), _groups(*_stamp(GROUPS))
     particles = picked or int(len(micrographs) * max(1.0, area / (2 * config.box) ** 2))

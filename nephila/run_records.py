@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,20 @@ def same_file(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     if "sha256" in first and "sha256" in second:
         return bool(first["sha256"] == second["sha256"])
     return abs(float(first["modified"]) - float(second["modified"])) < 1e-3
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, MB.
+
+    Not getrusage's, which on Linux starts with the memory of the process that started this one: Snakemake's.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def describe_files(paths: Iterable[str]) -> dict[str, Record]:

@@ -1,12 +1,14 @@
-"""What the tests share: real data where there are some, and numba's caches."""
+"""What the tests share: real data where there are some, and one small project that is run to the end once, for copies to edit."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "tests" / "workflow"))  # workflow_runs, which the cluster's tests need too
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,48 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that no one changes."""
+    import workflow_runs as runs
+
+    return runs.copy_code(tmp_path_factory.mktemp("checkout") / "code")
+
+
+@pytest.fixture(scope="session")
+def simulated_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with micrographs and settings, never run. Tests copy it."""
+    import workflow_runs as runs
+
+    return runs.simulate(tmp_path_factory.mktemp("simulated") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def finished_project(code: Path, simulated_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project after a run to the end on this machine. Tests copy it."""
+    import workflow_runs as runs
+
+    folder = runs.copy_project(simulated_project, tmp_path_factory.mktemp("finished") / "tiny")
+    runs.finished(runs.snakemake(code, folder))
+    return folder
+
+
+@pytest.fixture
+def project(finished_project: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project, to be changed."""
+    import workflow_runs as runs
+
+    return runs.copy_project(finished_project, tmp_path / "tiny")
+
+
+@pytest.fixture
+def fresh_project(simulated_project: Path, tmp_path: Path) -> Path:
+    """A copy of the project that was never run, to be changed."""
+    import workflow_runs as runs
+
+    return runs.copy_project(simulated_project, tmp_path / "fresh")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -22,28 +23,25 @@ def plan(folder: Path, targets: tuple[str, ...]) -> None:
     more memory than this machine has is pointed out: it needs another machine, or a cluster.
     """
     from nephila.config import load_config
-    from nephila.maintenance.forecast import forecast, format_forecast
+    from nephila.maintenance.forecast import forecast, format_forecast, require_disk
     from nephila.project import open_project
     from nephila.resources import estimate_work
+    from nephila.stages import last_stage
 
     config = load_config(folder / "config.yaml")
     with chdir(folder):
         work = estimate_work(config, open_project(config).batches)
     planned, growing = dry_run(folder, targets)
-    found = forecast(folder, config, work, planned, growing)
+    found = forecast(folder, config, work, planned, growing, last_stage(targets))
     click.echo(format_forecast(found, os.cpu_count() or 1))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     heavy = [rule for rule, size in found.memory_mb.items() if size * 1e6 > memory]
     if heavy:
         click.echo(f"warning  {', '.join(heavy)}: more memory than this machine's {memory / 1e9:.0f} GB", err=True)
-    if not found.disk_is_enough:
-        raise InputError(
-            f"the disk is too small: {found.disk_needed / 1e9:.2f} GB are needed, {found.free / 1e9:.2f} GB are free; "
-            "`nephila clean` shows what can go, particles.dtype: float16 halves the stacks"
-        )
+    require_disk(found.disk_needed, found.free)
 
 
-def dry_run(folder: Path, targets: tuple[str, ...]) -> tuple[dict[str, int], bool]:
+def dry_run(folder: Path, targets: Sequence[str]) -> tuple[dict[str, int], bool]:
     """Jobs by rule of a dry run, and whether more follow from their results. InputError where Snakemake cannot plan."""
     from nephila.cli.recover import job_counts
     from nephila.cli.run import snakemake_command

@@ -6,15 +6,51 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import nephila
 from nephila.errors import InputError
+from nephila.stages import STAGES
 
-STAGES = ("ctf", "defocus_groups", "picks", "particles", "alignment", "thresholds", "reconstruction", "refinement")
-"""Targets at which a run can stop, in order."""
+if TYPE_CHECKING:
+    from nephila.config import Config
+
+ONLY_SHOWN = frozenset(
+    {
+        *(
+            "-h",
+            "--help",
+            "-v",
+            "--version",
+            "-n",
+            "--dry-run",
+            "--dryrun",
+            "--unlock",
+            "--lint",
+            "--report",
+            "--summary",
+            "-S",
+        ),
+        *(
+            "-D",
+            "--detailed-summary",
+            "--dag",
+            "--rulegraph",
+            "--filegraph",
+            "--d3dag",
+            "-t",
+            "--touch",
+            "--delete-all-output",
+        ),
+        *("--delete-temp-output", "--cleanup-metadata", "--archive", "--containerize", "--conda-create-envs-only"),
+    }
+)
+"""Options with which Snakemake makes no results."""
 
 DEFAULT_PROFILE = "default"
 
@@ -33,17 +69,21 @@ DEFAULT_PROFILE = "default"
     metavar="NAME",
     help="A profile of Nephila's (default, slurm) or a folder with a profile's config.yaml.",
 )
+@click.option("--ignore-disk", is_flag=True, help="Start also where the disk is too small for what the run will write.")
 @click.argument("arguments", metavar="[FOLDER] [STAGE]... [SNAKEMAKE OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
-def run(dry_run: bool, cores: str | None, profile: str | None, arguments: tuple[str, ...]) -> None:
+def run(dry_run: bool, cores: str | None, profile: str | None, ignore_disk: bool, arguments: tuple[str, ...]) -> None:
     """Run the project in FOLDER (the current folder, where none is named) to the end, or up to STAGE.
 
-    What is there already and up to date is not done again.
+    What is there already and up to date is not done again. Nothing is started where the disk is too small for what will be
+    written; `nephila plan` shows what that is.
     """
     from nephila.config import load_config
 
     folder, rest = split_folder(arguments)
     if not any(argument.split("=")[0] in ("--configfile", "--configfiles") for argument in rest):
-        load_config(folder / "config.yaml")
+        config = load_config(folder / "config.yaml")
+        if not (dry_run or ignore_disk or names_files(rest)) and computes(rest):
+            check_disk(folder, config, rest)
     options = ["--dry-run"] if dry_run else []
     options += ["--cores", cores] if cores else []
     status = _call(snakemake_command(folder, profile, [*options, *rest]))
@@ -54,6 +94,48 @@ def run(dry_run: bool, cores: str | None, profile: str | None, arguments: tuple[
 
         click.echo(format_summary(summary))
     sys.exit(status)
+
+
+def computes(arguments: Sequence[str]) -> bool:
+    """Whether Snakemake will make results with these arguments, rather than show or tidy something."""
+    options = {argument.split("=")[0] for argument in arguments}
+    return not (options & ONLY_SHOWN or any(option.startswith("--list-") for option in options))
+
+
+def names_files(arguments: Sequence[str]) -> bool:
+    """Whether single files are asked for."""
+    return any(argument.startswith("results/") for argument in arguments)
+
+
+def check_disk(folder: Path, config: Config, arguments: Sequence[str]) -> None:
+    """Refuse a run that will not fit on its disk.
+
+    The estimate needs no plan of the jobs; only where it says no is one made, since a run with nothing to do needs nothing.
+
+    Raises
+    ------
+    InputError
+        The disk is too small.
+    """
+    from nephila.cli.plan_command import dry_run
+    from nephila.maintenance.forecast import disk_shortage, require_disk
+    from nephila.project import open_project
+    from nephila.resources import estimate_work
+    from nephila.stages import last_stage
+
+    with chdir(folder):
+        try:
+            work = estimate_work(config, open_project(config).batches)
+        except InputError:
+            return  # files are missing: Snakemake names them
+        short = disk_shortage(Path(), config, work, last_stage(arguments))
+    if short is None:
+        return
+    if dry_run(folder, arguments)[0]:
+        try:
+            require_disk(*short)
+        except InputError as error:
+            raise InputError(f"{error}; --ignore-disk starts it all the same") from None
 
 
 def split_folder(arguments: tuple[str, ...]) -> tuple[Path, list[str]]:

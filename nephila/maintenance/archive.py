@@ -19,9 +19,9 @@ from nephila.io.atomic import atomic_path
 from nephila.maintenance.snakemake_state import STATE
 
 MANIFEST = "MANIFEST.sha256"
-MADE = ("results", "logs", STATE)
+MADE = ("results", "logs", STATE, ".nephila")
 """Folders that a run makes."""
-ORDER_SUFFIXES = frozenset({".star", ".json", ".log"})
+ORDER_SUFFIXES = frozenset({".star", ".json", ".log", ".html"})
 CHUNK = 1 << 20
 ARCHIVES = ("order", "project")
 

@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("logs of cluster jobs that failed", (f"{STATE}/slurm_logs",)),
         ("Snakemake's own logs", (f"{STATE}/log",)),
         ("scripts of jobs that died", (f"{STATE}/scripts",)),
+        ("thumbnails of the review page", (".nephila/review",)),
     ),
     "intermediate": (
         ("windows by micrograph (the stacks by group hold them too)",
@@ -86,7 +87,7 @@ def remove(folder: Path, chosen: list[Removable]) -> int:
             size = os.lstat(path).st_size
             path.unlink()
             freed += size
-    for top in ("results", "logs", STATE):
+    for top in ("results", "logs", STATE, ".nephila"):
         _remove_empty(folder / top)
     return freed
 

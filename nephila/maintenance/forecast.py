@@ -10,22 +10,33 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from nephila.config import Config
+from nephila.errors import InputError
 from nephila.resources import Work, cpu_seconds, fourier_cells, peak_memory_mb
 from nephila.run_records import read_records
+from nephila.stages import STAGES
 
 RESERVE = 0.05
 """Share of the disk's need that must be free beyond it."""
-BY_BATCH = ("powdefocus", "ctffind", "pick", "lfc_pick", "extract_windows")
+BY_BATCH = ("powdefocus", "ctffind", "ctffind_pooled", "import_ctf", "pick", "lfc_pick", "extract_windows")
 BY_GROUP = ("win2stk", "apshgrp", "average", "dftotals", "bestim", "recon")
 BY_CHUNK = ("endmerge",)
 ROW_BYTES = 320
 """A particle's row in a STAR table."""
+STAGE_OF_KIND = {
+    "spectra and figures": "ctf",
+    "window stacks": "particles",
+    "stacks by group": "alignment",
+    "views by group": "thresholds",
+    "volumes by group": "reconstruction",
+    "sums by group": "reconstruction",
+}
+"""The stage that writes a kind of file; what is not named belongs to the refinement."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Forecast:
     @property
     def disk_needed(self) -> float:
         """Bytes still to be written, with a reserve."""
-        return max(0.0, sum(self.disk.values()) - self.present) * (1 + RESERVE)
+        return bytes_to_come(self.disk, self.present)
 
     @property
     def disk_is_enough(self) -> bool:
@@ -51,17 +62,47 @@ class Forecast:
         return self.disk_needed <= self.free
 
 
-def forecast(folder: Path, config: Config, work: Work, planned: Mapping[str, int], growing: bool) -> Forecast:
+def bytes_to_come(disk: Mapping[str, float], present: float) -> float:
+    """Bytes still to be written, with a reserve."""
+    return max(0.0, sum(disk.values()) - present) * (1 + RESERVE)
+
+
+def require_disk(needed: float, free: float) -> None:
+    """InputError where fewer bytes are free than needed."""
+    if needed > free:
+        raise InputError(
+            f"the disk is too small: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; `nephila clean` shows what "
+            "can go, particles.dtype: float16 halves the stacks"
+        )
+
+
+def disk_shortage(folder: Path, config: Config, work: Work, stage: str | None = None) -> tuple[float, float] | None:
+    """Bytes needed and bytes free where a run to the end, or up to a stage, does not fit on its disk; None where it does.
+
+    Looks at the size of the work and of what is there alone, so it costs next to nothing.
+    """
+    disk, free = disk_bytes(config, work, stage), float(shutil.disk_usage(folder).free)
+    if bytes_to_come(disk, 0.0) <= free:
+        return None
+    needed = bytes_to_come(disk, folder_bytes(folder / "results"))
+    return (needed, free) if needed > free else None
+
+
+def forecast(
+    folder: Path, config: Config, work: Work, planned: Mapping[str, int], growing: bool, stage: str | None = None
+) -> Forecast:
     """What is to come.
 
     Parameters
     ----------
     planned : jobs by rule in the dry run
     growing : whether the dry run says that more jobs follow from their results
+    stage : where the run stops; None: at the end
     """
     jobs = complete_jobs(config, work, planned) if growing else dict(planned)
     measured = recorded_cpu(folder)
-    cpu = {rule: number * measured.get(rule, cpu_seconds(rule, work)) for rule, number in jobs.items()}
+    usual = replace(work, group_share=1 / max(1, work.groups))  # the largest group counts for memory alone
+    cpu = {rule: number * measured.get(rule, cpu_seconds(rule, usual)) for rule, number in jobs.items()}
     known = sum(seconds for rule, seconds in cpu.items() if rule in measured)
     total = sum(cpu.values())
     return Forecast(
@@ -69,7 +110,7 @@ def forecast(folder: Path, config: Config, work: Work, planned: Mapping[str, int
         cpu=cpu,
         recorded_share=known / total if total else 0.0,
         memory_mb={rule: peak_memory_mb(rule, work) for rule in jobs},
-        disk=disk_bytes(config, work) if jobs else {},
+        disk=disk_bytes(config, work, stage) if jobs else {},
         present=folder_bytes(folder / "results") if jobs else 0.0,
         free=float(shutil.disk_usage(folder).free),
     )
@@ -98,8 +139,8 @@ def recorded_cpu(folder: Path) -> dict[str, float]:
     return {str(rule): float(seconds) for rule, seconds in means.items()}
 
 
-def disk_bytes(config: Config, work: Work) -> dict[str, float]:
-    """Bytes of a finished run by kind; `passing` is the largest that is there for a time and removed again."""
+def disk_bytes(config: Config, work: Work, stage: str | None = None) -> dict[str, float]:
+    """Bytes of a run up to a stage (None: to its end) by kind; `passing` is the largest that is there for a time and removed."""
     iterations, n = config.refinement.iterations, work.box
     window = work.particles * n * n * float(work.itemsize)
     image = n * n * 4.0
@@ -108,16 +149,19 @@ def disk_bytes(config: Config, work: Work) -> dict[str, float]:
     kept = iterations * sums_of_iteration if config.jobs.keep_intermediate else 0.0
     final = 24e6 * fourier_cells(work) * work.chunks
     spectra = work.micrographs * 3e6
-    return {
+    kinds = {
         "window stacks": window * (2 if config.particles.pfilt else 1),
         "stacks by group": window,
         "views by group": 2 * 83 * image * work.groups,
-        "volumes": volume * (2 * work.groups + 3 * iterations + 14),
+        "volumes by group": volume * 2 * work.groups,
+        "volumes": volume * (3 * iterations + 14),
         "sums by group": 24e6 * fourier_cells(work) * work.groups,
         "tables": ROW_BYTES * float(work.particles) * (iterations + 8),
         "spectra and figures": spectra + 5e6,
         "passing sums": max(kept, sums_of_iteration, final),
     }
+    reached = STAGES[: STAGES.index(stage) + 1] if stage else STAGES
+    return {kind: size for kind, size in kinds.items() if STAGE_OF_KIND.get(kind, STAGES[-1]) in reached}
 
 
 def folder_bytes(folder: Path) -> float:

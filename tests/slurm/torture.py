@@ -197,6 +197,35 @@ def too_little(what: str, value: str, rule: str) -> Callable[[Path, Path], str]:
     return trial
 
 
+def over_time(code: Path, project: Path) -> str:
+    """A job that hangs until its time is over: killed by SLURM, sent again with more time."""
+    rule = "merge_recon"
+    head = start(code, project, [*STAGE, "--set-resources", f"{rule}:runtime=1*attempt"])
+    number = wait_for_job(project, rule)
+    stopped = stop_processes(number)
+    if head.wait(timeout=LIMIT_SECONDS):
+        finish(code, project, STAGE)
+        return f"job {number} stopped: the run ended with an error, the next one finished"
+    state = cluster.client("squeue", "-h", "-t", "all", "-j", number, "-o", "%T").stdout.strip()
+    return f"{stopped} processes of job {number} stopped until its minute was over ({state}): tried again"
+
+
+def stop_processes(number: str) -> int:
+    """Stop (not end) a cluster job's processes; those of SLURM itself go on."""
+    stopped: set[int] = set()
+    for _ in range(3):  # one may have started another meanwhile
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
+                name = (entry / "comm").read_text()
+            except OSError:
+                continue
+            if f"SLURM_JOB_ID={number}".encode() in words and not name.startswith(("slurm", "srun")):
+                os.kill(int(entry.name), signal.SIGSTOP)
+                stopped.add(int(entry.name))
+    return len(stopped)
+
+
 def dead_node(code: Path, project: Path) -> str:
     """kill -9 of the slurmd under a running job."""
     head = start(code, project, STAGE)
@@ -258,6 +287,7 @@ FAULTS: dict[str, Callable[[Path, Path], str]] = {
     "scancel": cancelled,
     # far too little at first; grows with the attempt
     "memory": too_little("mem_mb", "200*attempt", "merge_recon"),
+    "time": over_time,
     "drained": drained,
     "node": dead_node,
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,6 +27,7 @@ from nephila.maintenance.explain import explain
 from nephila.maintenance.forecast import complete_jobs, disk_bytes, folder_bytes, forecast
 from nephila.maintenance.snakemake_state import cluster_log_ids, incomplete_outputs
 from nephila.resources import Work
+from nephila.stages import STAGES, last_stage
 
 WORK = Work(64, 1e6, 10, 5, 1000, 3, 0.4, 256, 22)
 
@@ -274,17 +277,70 @@ def test_float16_halves_the_stacks() -> None:
 def test_plan_refuses_a_disk_that_is_too_small(
     project: Path, monkeypatch: pytest.MonkeyPatch, free: float, status: int
 ) -> None:
-    import importlib
-
-    import nephila.maintenance.forecast as module
-
     plan_command = importlib.import_module("nephila.cli.plan_command")
     write(project / "config.yaml", "particle: {box: 64, diameter: 60.0}\n")
     monkeypatch.setattr(plan_command, "dry_run", lambda folder, targets: ({"prepare": 1, "mergegroups": 8}, True))
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     result = CliRunner().invoke(main, ["plan", str(project)])
     assert result.exit_code == status, result.output
     assert "grploop" in result.output and ("too small" in result.stderr) == bool(status)
+
+
+@pytest.fixture
+def small_disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A project on a disk with `free` bytes, `jobs` of a dry run, and the `calls` and `plans` that were made of Snakemake."""
+    plan_command = importlib.import_module("nephila.cli.plan_command")
+    run_command = importlib.import_module("nephila.cli.run")
+    write(project / "config.yaml", "particle: {box: 64, diameter: 60.0}\n")
+    state = SimpleNamespace(free=1e3, jobs={"prepare": 1}, calls=[], plans=[])
+
+    def dry_run(folder: Path, targets: list[str]) -> tuple[dict[str, int], bool]:
+        state.plans.append(list(targets))
+        return state.jobs, False
+
+    monkeypatch.setattr(plan_command, "dry_run", dry_run)
+    monkeypatch.setattr(run_command, "_call", lambda command: state.calls.append(command) or 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=state.free))
+    return state
+
+
+def test_run_refuses_a_disk_that_is_too_small(project: Path, small_disk: SimpleNamespace) -> None:
+    refused = CliRunner().invoke(main, ["run", str(project)])
+    assert refused.exit_code == 2 and not small_disk.calls
+    assert "the disk is too small" in refused.stderr and "--ignore-disk" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert CliRunner().invoke(main, ["run", str(project), "--ignore-disk"]).exit_code == 0
+    assert len(small_disk.calls) == 1 and "--ignore-disk" not in small_disk.calls[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-n"], ["--unlock"], ["--list-rules"], ["--touch"], ["results/project/params.star"]]
+)
+def test_what_writes_little_needs_no_disk(project: Path, small_disk: SimpleNamespace, arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, ["run", str(project), *arguments]).exit_code == 0
+    assert len(small_disk.calls) == 1 and not small_disk.plans
+
+
+def test_a_finished_run_may_stand_on_a_full_disk(project: Path, small_disk: SimpleNamespace) -> None:
+    small_disk.jobs = {}
+    assert CliRunner().invoke(main, ["run", str(project), "--keep-going"]).exit_code == 0
+    assert small_disk.plans == [["--keep-going"]] and len(small_disk.calls) == 1
+
+
+def test_jobs_are_not_planned_twice_where_the_disk_is_large(project: Path, small_disk: SimpleNamespace) -> None:
+    small_disk.free = 1e15
+    assert CliRunner().invoke(main, ["run", str(project), "--profile", "slurm"]).exit_code == 0
+    assert not small_disk.plans and len(small_disk.calls) == 1
+
+
+def test_a_stage_needs_the_disk_of_what_comes_before_it() -> None:
+    config = parse_config({})
+    whole, spectra = disk_bytes(config, WORK), disk_bytes(config, WORK, "ctf")
+    assert list(spectra) == ["spectra and figures"]
+    sizes = [sum(disk_bytes(config, WORK, stage).values()) for stage in STAGES]
+    assert sizes == sorted(sizes) and sizes[-1] == sum(whole.values())
+    assert last_stage(["alignment", "ctf"]) == "alignment"
+    assert last_stage(["--forcerun", "recon"]) is None and last_stage(["ctf", "refinement"]) is None
 
 
 def test_why_explains_a_file(project: Path) -> None:

@@ -10,28 +10,34 @@ from nephila import resources
 from nephila.config import parse_config
 from nephila.resources import Work, cpu_seconds, peak_memory_mb, request_mb, request_minutes
 
-SMALL = Work(60, 409600, 6, 3, 87, 3, 0.5, 10240, 21, truth=True)
-MIDDLE = Work(90, 1048576, 24, 12, 1618, 13, 0.13, 10240, 42, truth=True)
-LARGE = Work(144, 1488000, 20, 12, 2404, 8, 0.21, 10240, 50)
+SMALL = Work(64, 466489, 6, 3, 89, 3, 0.5, 10240, 32, truth=True)
+MIDDLE = Work(128, 1863225, 6, 3, 89, 3, 0.5, 10240, 50, truth=True)
+LARGE = Work(256, 7458361, 6, 3, 88, 3, 0.5, 10240, 51, truth=True)
 BIG = Work(256, 4096.0**2, 10000, 12, 1_000_000, 60, 0.02, 10240, 90)
 
-MEASURED = {  # peak resident MB of whole runs with boxes of 60, 90 and 144 px
-    "recon": (311, 429, 934),
-    "merge_recon": (312, 455, 1089),
-    "grploop": (335, 910, 971),
-    "mergegroups": (319, 443, 730),
-    "endmerge": (283, 372, 639),
-    "endrefine": (351, 564, 1657),
-    "apshgrp": (273, 355, 356),
-    "average": (253, 284, 357),
-    "average_all": (279, 349, 474),
-    "prepare": (267, 295, 403),
-    "refproj": (251, 268, 330),
-    "win2stk": (178, 181, 250),
-    "extract_windows": (178, 216, 402),
-    "powdefocus": (275, 320, 324),
-    "lfc_pick": (350, 389, 336),
-    "renumber": (236, 243, 247),
+MEASURED = {  # peak resident MB of whole runs with few particles (tests/slurm/memory_model.py)
+    "resizevol": (189, 203, 315),
+    "powdefocus": (276, 305, 421),
+    "ctffind": (311, 313, 320),
+    "lfc_pick": (353, 415, 671),
+    "extract_windows": (150, 177, 285),
+    "picking_figures": (264, 325, 536),
+    "renumber": (237, 237, 237),
+    "win2stk": (131, 137, 164),
+    "refproj": (252, 296, 897),
+    "apshgrp": (274, 310, 963),
+    "average": (255, 283, 406),
+    "average_all": (286, 414, 914),
+    "recon": (320, 708, 3779),
+    "merge_recon": (326, 843, 4721),
+    "filt": (201, 233, 487),
+    "slices": (81, 108, 342),
+    "prepare": (271, 360, 981),
+    "grploop": (349, 534, 865),
+    "mergegroups": (338, 619, 2248),
+    "endmerge": (287, 437, 1519),
+    "endrefine": (377, 1226, 7753),
+    "summary": (330, 656, 3177),
 }
 
 

@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import workflow_runs as runs
 
 from nephila import provenance
+from nephila.io.mrc import write_volume
 from nephila.io.tables import read_table
 
 MOVED = "micrographs/mic_0004.mrc"  # of group 1, which also has 1 and 3; group 2 has 5 and 6, group 3 has 2
@@ -21,13 +24,31 @@ REFINEMENT = {
     "grploop": [f"{iteration},0001,{half}" for iteration in ("01", "02") for half in "12"],
     "mergegroups": ["01", "02"],
     "endmerge": ["0001,1", "0001,2"],
-    **{name: [""] for name in ("endrefine", "plotrefres", "angdisp", "angdiff", "plotmap", "summary")},
+    **{
+        name: [""]
+        for name in ("endrefine", "checkrefine", "plotrefres", "angdisp", "angdiff", "plotmap", "summary", "report")
+    },
 }
+END = {
+    name: REFINEMENT[name]
+    for name in (
+        "endmerge",
+        "endrefine",
+        "checkrefine",
+        "plotrefres",
+        "angdisp",
+        "angdiff",
+        "plotmap",
+        "summary",
+        "report",
+    )
+}
+FINAL = {name: all_of_it for name, all_of_it in END.items() if name != "angdiff"}
 AFTER_RECON = {name: [""] for name in ("merge_recon", "filt", "slices", "plotres", "sel_group_cclim")} | REFINEMENT
 AFTER_ALIGNMENT = {
     name: [""] for name in ("select", "average_all", "cchistogram", "ccthresh", "thresh", "plotrefviews")
 } | AFTER_RECON
-GROUPS_CHANGED = {name: [""] for name in ("def_sort", "defavg", "sel_by_group")} | AFTER_ALIGNMENT
+GROUPS_CHANGED = {name: [""] for name in ("def_sort", "defavg", "plotgroups", "sel_by_group")} | AFTER_ALIGNMENT
 
 
 def jobs(*parts: dict[str, list[str]]) -> list[tuple[str, str]]:
@@ -120,6 +141,27 @@ def test_an_edit_reruns_its_dependants_alone(code: Path, project: Path, edit, ex
     assert run.jobs_of() == expected
     for job, reason in why.items():
         assert reason in run.jobs[job]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (move_micrograph, jobs(GROUPS_CHANGED, of_groups("001", "002"))),
+        (
+            lower_threshold,
+            jobs({"thresh": [""], "cchistogram": [""]}, of_groups("002", rules=("dftotals", "recon")), AFTER_RECON),
+        ),
+    ],
+)
+def test_the_removal_of_an_edit_reruns_what_the_edit_did(code: Path, project: Path, edit, expected) -> None:
+    """On a project whose files are taken as made with the edit."""
+    edit(project)
+    runs.finished(runs.snakemake(code, project, "--touch"))
+    assert runs.snakemake(code, project, "-n").nothing_to_do
+    shutil.rmtree(project / "edits")
+    run = runs.snakemake(code, project, "-n")
+    assert run.jobs_of() == expected
 
 
 def test_an_edit_with_an_old_time_counts_too(code: Path, project: Path) -> None:
@@ -226,11 +268,74 @@ def test_another_number_of_iterations_runs_the_new_ones_alone(
 ) -> None:
     runs.configure(project, {"refinement": {"iterations": iterations}})
     run = runs.snakemake(code, project, "-n")
-    end = {
-        name: REFINEMENT[name]
-        for name in ("endmerge", "endrefine", "plotrefres", "angdisp", "angdiff", "plotmap", "summary")
-    }
-    assert run.jobs_of() == jobs(expected, end)
+    assert run.jobs_of() == jobs(expected, END)
+
+
+@pytest.fixture
+def listed_project(code: Path, project: Path) -> Path:
+    """The finished project as if it had been refined by SPIDER's lists: its files are taken as made with these settings."""
+    runs.configure(project, {"refinement": {"schedule": "lists", "angular_step_deg": [15.0, 7.5]}})
+    runs.finished(runs.snakemake(code, project, "--touch"))
+    assert runs.snakemake(code, project, "-n").nothing_to_do
+    return project
+
+
+@pytest.mark.slow
+def test_the_last_angular_step_reruns_the_last_iteration_alone(code: Path, listed_project: Path) -> None:
+    runs.configure(listed_project, {"refinement": {"angular_step_deg": [15.0, 5.0]}})
+    run = runs.snakemake(code, listed_project, "-n")
+    last = {"grploop": ["02,0001,1", "02,0001,2"], "mergegroups": ["02"]}
+    assert run.jobs_of() == jobs(last, END)
+    assert "'angular_step_deg': 5.0" in run.jobs[("grploop", "02,0001,1")]
+
+
+def test_settings_from_an_iteration_on_leave_the_earlier_ones_alone(code: Path, project: Path) -> None:
+    changes = [{"from_iteration": 2, "snr": 3.0, "start_again": True}, {"from_iteration": 3, "symmetry": "C2"}]
+    runs.configure(project, {"refinement": {"changes": changes, "iterations": 2}})
+    last = {"grploop": ["02,0001,1", "02,0001,2"], "mergegroups": ["02"]}
+    assert runs.snakemake(code, project, "-n").jobs_of() == jobs(last, END)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"mask": {"diameter": 200.0}}, jobs(REFINEMENT)),
+        pytest.param({"mask": {"file": "mask.mrc"}}, jobs(REFINEMENT), marks=pytest.mark.slow),
+        ({"b_factor": -50.0}, jobs(FINAL)),
+    ],
+)
+def test_the_mask_reruns_the_refinement_and_the_sharpening_its_end(
+    code: Path, project: Path, changes: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    write_volume(project / "mask.mrc", np.ones((60, 60, 60), np.float32), 4.0)
+    runs.configure(project, {"refinement": changes})
+    assert runs.snakemake(code, project, "-n").jobs_of() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("results/averages/group_002/dftotals.star", jobs()),
+        ("results/refinement/map_filtered.mrc", jobs(FINAL)),
+        ("results/refinement/figures/angdiff.png", jobs({name: [""] for name in ("angdiff", "summary", "report")})),
+    ],
+)
+def test_a_result_that_is_gone_is_made_again_what_only_led_to_it_is_not(
+    code: Path, project: Path, name: str, expected: list[tuple[str, str]]
+) -> None:
+    (project / name).unlink()
+    assert runs.snakemake(code, project, "-n").jobs_of() == expected
+
+
+@pytest.mark.slow
+def test_what_is_gone_is_made_again_where_a_step_needs_it(code: Path, project: Path) -> None:
+    """As after `nephila clean`: the merge needs the sums of all groups, the groups' alignments and windows it does not."""
+    (project / "results" / "reconstruction" / "group_001" / "sums.npz").unlink()
+    (project / "results" / "alignment" / "group_001" / "align.star").unlink()
+    (project / "results" / "particles" / "win" / "winser_0001.mrcs").unlink()
+    lower_threshold(project)
+    run = runs.snakemake(code, project, "-n")
+    assert run.jobs_of("recon", "extract_windows", "win2stk") == jobs({"recon": ["001", "002"]})
 
 
 def test_touched_files_count_by_content_up_to_a_megabyte(code: Path, project: Path) -> None:
@@ -252,6 +357,25 @@ def test_a_new_micrograph_leaves_the_batches_of_the_others_alone(code: Path, pro
         ("powdefocus", "0003"),
     ]
     assert {"makefilelist", "merge_ctf", "merge_coordinates"} <= {rule for rule, _ in run.jobs}
+
+
+@pytest.mark.slow
+def test_micrographs_that_come_later_are_taken_up(code: Path, project: Path) -> None:
+    """With their own jobs and those that look at all micrographs; the others' spectra, defoci and candidates stay."""
+    before = {path: path.stat().st_mtime_ns for path in project.glob("results/*/*/*_000[12].*")}
+    assert len(before) >= 10
+    shutil.copy2(project / "micrographs" / "mic_0001.mrc", project / "micrographs" / "mic_0007.mrc")
+    run = runs.finished(runs.snakemake(code, project, "picks"))
+    of_new = {name: ["0003"] for name in ("powdefocus", "ctffind", "lfc_pick")}
+    of_all = {name: [""] for name in ("makefilelist", "merge_ctf", "sel_micrograph", "merge_coordinates")}
+    assert run.jobs_of() == jobs(of_new, of_all)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    picks = read_table(project / "results" / "particles" / "coordinates.star")
+    numbers = picks["rlnMicrographName"].value_counts()
+    assert numbers["micrographs/mic_0007.mrc"] > 5
+    assert runs.snakemake(code, project, "picks", "-n").nothing_to_do
+    later = runs.snakemake(code, project, "-n").jobs_of("extract_windows", "win2stk", "powdefocus")
+    assert ("extract_windows", "0003") in later and not [job for job in later if job[0] == "powdefocus"]
 
 
 @pytest.fixture
@@ -334,10 +458,10 @@ def test_scripts_name_only_modules_that_exist() -> None:
 
 
 def test_the_list_of_stages_knows_all_rules_outside_the_refinement() -> None:
-    from nephila.summary import STAGE_OF_RULE
+    from nephila.stages import STAGE_OF_RULE
 
-    refinement = (runs.REPOSITORY / "rules" / "refinement.smk").read_text()
-    known = set(re.findall(r"^ *rule (\w+):", refinement, re.MULTILINE)) | {"summary", "nat2stk"}
+    refinement = "".join((runs.REPOSITORY / "rules" / f"{n}.smk").read_text() for n in ("refinement", "validation"))
+    known = set(re.findall(r"^ *rule (\w+):", refinement, re.MULTILINE)) | {"summary", "report", "nat2stk"}
     assert {name for name, _ in runs._messages()} == set(STAGE_OF_RULE) | known
 
 
