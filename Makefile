@@ -2,7 +2,7 @@
 # make test     the quick tests
 # make bounds   the unit tests with every array index of the kernels checked
 # make lint     format, rules and types
-# make bench    speed and accuracy beside RELION's, 15 minutes; make bench BENCH=--quick: two
+# make bench    speed and accuracy beside RELION's, 10 minutes; make bench BENCH=--quick: two
 # make docs     the documentation as a site, docs/_build/index.html
 # make lock     new requirements.lock from the newest releases
 # make clean    remove the environment, caches and the demo

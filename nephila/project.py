@@ -82,7 +82,7 @@ def open_project(config: Config) -> ProjectPlan:
     for key, path in (
         ("reference.volume", config.reference.volume),
         ("input.coordinates", config.input.coordinates),
-        ("input.particles", config.input.particles),
+        *(("input.particles", table) for table in config.input.particle_tables),
         ("refinement.mask.file", config.refinement.mask.file),
         ("refinement.scattering", config.refinement.scattering),
         ("truth.map", config.truth.map),
@@ -98,8 +98,9 @@ def open_project(config: Config) -> ProjectPlan:
                 f"input.decimate: {config.input.decimate} is for micrographs; particles are taken as they are: set it to 1, and "
                 "input.pixel_size to theirs"
             )
-        names = sorted(given_micrographs(config.input.particles), key=_natural)
-        sources: tuple[str, ...] = (config.input.particles,)
+        tables = config.input.particle_tables
+        names = sorted(set.union(*(given_micrographs(table) for table in tables)), key=_natural)
+        sources: tuple[str, ...] = tuple(tables)
     else:
         names = find_micrographs(config.input.micrographs)
         sources = tuple(names)

@@ -10,6 +10,7 @@ from nephila.errors import InputError, NephilaError, stable_hash
 from nephila.parameters import project_parameters
 from nephila.project import open_project
 from nephila.provenance import source_hash
+from nephila.report import template_hash
 
 ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "nephila.yaml")
 
@@ -53,6 +54,7 @@ localrules:
     plotrefviews,
     plotrefres,
     plotmap,
+    report,
 
 
 def code(script):

@@ -30,7 +30,7 @@ rule makefilelist:
         batches=PROJECT.batches,
         particles=CONFIG.input.particles,
         input=section("input"),
-        box=CONFIG.box,
+        box=CONFIG.cut_box,
         code=code("makefilelist"),
     message:
         "List the micrographs and check that they belong together"
@@ -47,6 +47,9 @@ rule resizevol:
         "logs/resizevol.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("resizevol"),
+        runtime=minutes("resizevol"),
     params:
         reference=section("reference"),
         box=CONFIG.box,

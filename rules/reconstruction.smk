@@ -93,11 +93,16 @@ rule slices:
         by_group("results/reconstruction/group_{group}/vol01_sub1.mrc"),
     output:
         stack="results/reconstruction/central_slices.mrcs",
-        figure="results/reconstruction/figures/slices.png",
+        figure=report(
+            "results/reconstruction/figures/slices.png", caption="captions/slices.rst", category="First reconstruction"
+        ),
     log:
         "logs/slices.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("slices"),
+        runtime=minutes("slices"),
     params:
         groups=lambda wc: [g.number for g in groups()],
         code=code("slices"),
@@ -112,7 +117,11 @@ rule plotres:
         groups=by_group("results/reconstruction/group_{group}/fscdoc.star"),
         overall="results/reconstruction/combires.star",
     output:
-        "results/reconstruction/figures/plotres.png",
+        report(
+            "results/reconstruction/figures/plotres.png",
+            caption="captions/plotres.rst",
+            category="First reconstruction",
+        ),
     log:
         "logs/plotres.log",
     conda:

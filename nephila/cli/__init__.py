@@ -9,12 +9,22 @@ import click
 from nephila import __version__
 from nephila.cli.archive import archive
 from nephila.cli.clean import clean
+from nephila.cli.compare import compare
+from nephila.cli.convert import convert
+from nephila.cli.diff import diff
+from nephila.cli.import_project import import_command
 from nephila.cli.info import info
 from nephila.cli.init import init
+from nephila.cli.join import join
+from nephila.cli.pick import pick
 from nephila.cli.plan_command import plan
 from nephila.cli.recover import recover
+from nephila.cli.report import report
+from nephila.cli.review import review
 from nephila.cli.run import run
 from nephila.cli.simulate import simulate
+from nephila.cli.status import status
+from nephila.cli.symmetry import expand, symmetry
 from nephila.cli.why import why
 from nephila.errors import NephilaError
 
@@ -43,5 +53,26 @@ def main() -> None:
     """
 
 
-for command in (init, run, simulate, info, why, recover, plan, clean, archive):
+for command in (
+    diff,
+    init,
+    run,
+    review,
+    simulate,
+    info,
+    why,
+    recover,
+    pick,
+    plan,
+    clean,
+    archive,
+    status,
+    report,
+    compare,
+    convert,
+    import_command,
+    join,
+    symmetry,
+    expand,
+):
     main.add_command(command)

@@ -39,6 +39,10 @@ class RawFile(Section):
     bits: Literal[8, 16] = Field(16, description="Bits per pixel.")
     header_bytes: int = Field(0, ge=0, description="Bytes before the first pixel (342 for HiScan).")
     byte_order: Literal["little", "big"] = Field("little", description="Byte order of 16-bit pixels.")
+    negatives: Literal["folded", "signed"] = Field(
+        "folded",
+        description="16-bit numbers with the highest bit set: folded, the large numbers 32768 to 65535; signed, negative.",
+    )
 
 
 class Input(Section):
@@ -63,12 +67,24 @@ class Input(Section):
         None,
         description="STAR file with picked coordinates (rlnMicrographName, rlnCoordinateX/Y): start there instead of picking.",
     )
-    particles: str | None = Field(
-        None, description="STAR file with extracted particles and their defoci: start there instead of at micrographs."
+    particles: str | list[str] | None = Field(
+        None,
+        description="STAR file with extracted particles and their defoci, or a list of such files, which are joined: start there "
+        "instead of at micrographs.",
+    )
+    ignore_aberrations: bool = Field(
+        False,
+        description="Take particles (input.particles) with beam tilt, Zernike terms or magnification that limit the resolution, "
+        "and ignore those: no stage corrects them.",
     )
     raw: RawFile | None = Field(
         None, description="Layout of headerless scanner files (width, height, bits, header_bytes, byte_order)."
     )
+
+    @property
+    def particle_tables(self) -> list[str]:
+        """Tables of given particles: none, one or several."""
+        return [self.particles] if isinstance(self.particles, str) else list(self.particles or ())
 
 
 class OpticsSection(Section):
@@ -132,9 +148,16 @@ class Screening(Section):
 class Ctf(Section):
     """CTF estimation."""
 
-    method: Literal["ctffind", "powdefocus"] = Field(
+    method: Literal["ctffind", "ctffind_pooled", "powdefocus", "import"] = Field(
         "ctffind",
-        description="ctffind: 2D fit with astigmatism; powdefocus: the 1D fit to the rotational profile, without.",
+        description="ctffind: 2D fit with astigmatism; ctffind_pooled: a second one with the rings' strength that the first "
+        "hundred micrographs share, for faint rings; powdefocus: the 1D fit to the rotational profile, without astigmatism; "
+        "import: take what import_from holds, and check it by the rings.",
+    )
+    import_from: str | None = Field(
+        None,
+        description="CTFs of another program, for method import: a STAR table (RELION's or Gctf's micrographs_ctf.star), or "
+        "CTFFIND's text files as a pattern with * for the micrograph's name without ending (ctf/*_ctf.txt).",
     )
     tile: int = Field(
         512, ge=64, description="Side of the tiles whose spectra are averaged, px; smaller for small micrographs."
@@ -147,6 +170,11 @@ class Ctf(Section):
     min_resolution: Positive = Field(30.0, description="Coarse end of the fitted rings, A.")
     max_resolution: Positive = Field(3.5, description="Fine end of the fitted rings, A; never beyond 95 % of Nyquist.")
     fit_phase_shift: bool = Field(False, description="Fit the phase shift of a phase plate too.")
+    local: Literal["none", "tilt"] = Field(
+        "none",
+        description="Defocus across a micrograph: none: one for all particles; tilt: that of a plane at each particle's place, for "
+        "refinement.ctf: particle (methods ctffind and ctffind_pooled).",
+    )
     screening: Screening = Field(default_factory=Screening, description="Reasons to propose a micrograph for dropping.")
 
 
@@ -172,8 +200,14 @@ class Picking(Section):
         "lfc_pick",
         description="lfc_pick: local fast correlation with projections of the reference; pick: blob of the particle's diameter.",
     )
-    views: Count = Field(32, description="Views of the reference used as templates.")
-    in_plane_step_deg: Positive = Field(15.0, description="In-plane step of the templates, degrees.")
+    views: Count = Field(100, description="Views of the reference used as templates in the search; scoring uses more.")
+    in_plane_step_deg: Positive = Field(12.0, le=60, description="In-plane step of those templates, degrees.")
+    scales: list[Positive] = Field(
+        [1.0],
+        min_length=1,
+        max_length=8,
+        description="Blobs (pick): sizes tried in one pass, in diameters; [0.7, 1, 1.4] where the size is not known.",
+    )
     min_distance: Positive = Field(0.7, description="Least distance between picks, in diameters.")
     threshold: float | None = Field(
         None, description="Score that a pick must reach; empty: from the distribution of all scores."
@@ -194,8 +228,15 @@ class Particles(Section):
     )
     remove_ramp: bool = Field(True, description="Subtract a plane fitted to the background.")
     dust_sigma: NotNegative = Field(5.0, description="Replace pixels beyond this many deviations by noise; 0: never.")
+    bin: float = Field(
+        1.0,
+        ge=1,
+        le=16,
+        description="Fourier-crop windows by this factor: 2 halves the sampling. particle.box counts px of the windows as written.",
+    )
     dtype: Literal["float32", "float16"] = Field(
-        "float32", description="Number type of the stacks; float16 halves the disk."
+        "float32",
+        description="Number type of the stacks; float16 (MRC mode 12) halves the disk, but RELION 3.1 cannot read it.",
     )
     duplicate_distance: NotNegative = Field(
         0.4, description="Of particles closer than this, in diameters, the better one stays."
@@ -250,6 +291,21 @@ class Mask(Section):
     diameter: Positive | None = Field(None, description="Diameter of the sphere, A; empty: 1.1 particle diameters.")
 
 
+class RefinementChange(Section):
+    """Settings of the refinement that hold from an iteration on; keys that are left out stay as they were."""
+
+    from_iteration: int = Field(ge=2, le=99, description="First iteration that they hold for.")
+    start_again: bool = Field(False, description="Search exhaustively in that iteration, and judge convergence anew.")
+    symmetry: str | None = Field(None, description="Point group, as particle.symmetry.")
+    schedule: Literal["auto", "lists"] | None = Field(None, description="As refinement.schedule.")
+    halves: Literal["independent", "shared"] | None = Field(None, description="As refinement.halves.")
+    ctf: Literal["group", "particle"] | None = Field(None, description="As refinement.ctf.")
+    snr: Positive | None = Field(None, description="As refinement.snr.")
+    join_resolution: NotNegative | None = Field(None, description="As refinement.join_resolution, A.")
+    shift_range: Positive | None = Field(None, description="Largest shift in x and y, A.")
+    centre: bool | None = Field(None, description="As refinement.centre.")
+
+
 class Refinement(Section):
     """Refinement of angles and shifts against the growing map."""
 
@@ -298,6 +354,11 @@ class Refinement(Section):
         "conjugate_gradients", description="How the final volumes are solved for."
     )
     mask: Mask = Field(default_factory=Mask, description="Mask of the references and of the masked FSC.")
+    changes: list[RefinementChange] = Field(
+        [],
+        description="Settings from an iteration on, for continuing a refinement: `- {from_iteration: 5, symmetry: D7}`; earlier "
+        "iterations are not run again.",
+    )
 
 
 class Jobs(Section):
@@ -339,22 +400,32 @@ class Config(Section):
 
     @property
     def pixel_size(self) -> float:
-        """Pixel size after decimation, A: that of everything downstream."""
+        """Pixel size of the particle windows, A: that of everything downstream of them."""
+        return self.micrograph_pixel_size * self.cut_box / self.box
+
+    @property
+    def micrograph_pixel_size(self) -> float:
+        """Pixel size of the micrographs after decimation, A."""
         return self.input.pixel_size * self.input.decimate
+
+    @property
+    def cut_box(self) -> int:
+        """Side of the windows as cut from the decimated micrographs, px, before `particles.bin`."""
+        return self.box if self.particles.bin == 1 else 2 * round(self.box * self.particles.bin / 2)
 
     @property
     def box(self) -> int:
         """Side of the particle windows, px: the given one, or 1.5 diameters rounded up to a good even size."""
         if self.particle.box is not None:
             return self.particle.box
-        return good_box(1.5 * self.particle.diameter / self.pixel_size)
+        return good_box(1.5 * self.particle.diameter / (self.micrograph_pixel_size * self.particles.bin))
 
     @model_validator(mode="after")
     def check_between_sections(self) -> Config:
         """What no single key can know; each message names the keys and what would be right."""
         from nephila.symmetry import parse_point_group
 
-        nyquist = 2 * self.pixel_size
+        nyquist, ctf_nyquist = 2 * self.pixel_size, 2 * self.micrograph_pixel_size
         size = self.particle.diameter / self.pixel_size
         problems = []
         try:
@@ -374,10 +445,36 @@ class Config(Section):
         for key, value in limits.items():
             if value < nyquist:
                 problems.append(f"{key}: {value:g} A is finer than Nyquist ({nyquist:g} A at {self.pixel_size:g} A/px)")
-        if self.ctf.min_resolution <= max(self.ctf.max_resolution, nyquist):
+        if self.particles.bin != 1 and self.input.particles:
+            problems.append(
+                f"particles.bin: {self.particles.bin:g} is for windows cut from micrographs; given particles keep their sampling: "
+                "leave it at 1"
+            )
+        if size < 10:
+            problems.append(
+                f"particle.diameter: {self.particle.diameter:g} A are {size:.1f} px of {self.pixel_size:g} A in the windows; "
+                "at least 10 are needed: correct the diameter or input.pixel_size, or bin less"
+            )
+        if self.ctf.min_resolution <= max(self.ctf.max_resolution, ctf_nyquist):
             problems.append(
                 f"ctf.min_resolution: {self.ctf.min_resolution:g} A must be coarser than max_resolution "
-                f"({self.ctf.max_resolution:g} A) and Nyquist ({nyquist:g} A)"
+                f"({self.ctf.max_resolution:g} A) and Nyquist ({ctf_nyquist:g} A)"
+            )
+        if (self.ctf.method == "import") != (self.ctf.import_from is not None):
+            problems.append(
+                "ctf.import_from and ctf.method: import belong together; give both, or neither"
+                + (f" (import_from is {self.ctf.import_from!r})" if self.ctf.import_from else "")
+            )
+        elif (
+            self.ctf.import_from and not self.ctf.import_from.endswith(".star") and self.ctf.import_from.count("*") != 1
+        ):
+            problems.append(
+                f"ctf.import_from: {self.ctf.import_from!r} is neither a table (.star) nor a pattern with one *, which stands "
+                "for the micrograph's name"
+            )
+        if self.ctf.local != "none" and not self.ctf.method.startswith("ctffind"):
+            problems.append(
+                f"ctf.local: {self.ctf.local} needs ctf.method: ctffind or ctffind_pooled (it is {self.ctf.method})"
             )
         if self.ctf.min_defocus >= self.ctf.max_defocus:
             problems.append(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +17,40 @@ from nephila.io.mrc import read_volume
 from nephila.io.tables import read_blocks
 
 
-def nephila(*arguments: str | Path) -> str:
-    """Run the command line; its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nephila", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+def tutorial_commands(document: Path) -> list[str]:
+    """The commands that a reader of the tutorial types, in order."""
+    blocks = re.findall(r"^```console\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo, run to the end."""
-    project = tmp_path_factory.mktemp("demo") / "demo"
-    nephila("simulate", project, "--seed", "1", "--micrographs", "24")
-    printed = nephila("run", project)
-    assert "resolution" in printed and "map_filtered.mrc" in printed
-    return project
+def printed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each command of the tutorial printed, run in an empty folder; the folder under the name "cwd"."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    outputs = {"cwd": str(folder)}
+    for command in tutorial_commands(repository / "docs" / "tutorial.md"):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        outputs[command] = done.stdout + done.stderr
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def demo(printed: dict[str, str]) -> Path:
+    """The tutorial's project, run to the end."""
+    return Path(printed["cwd"]) / "molecule"
+
+
+def test_the_tutorial_does_what_it_says(printed: dict[str, str], demo: Path) -> None:
+    after_first_edit = printed["nephila run molecule -n picks"]
+    assert "sel_micrograph" in after_first_edit and "ctffind" not in after_first_edit
+    finished = printed["nephila run molecule"]
+    assert "resolution" in finished and "map_filtered.mrc" in finished
+    in_use = read_blocks(demo / "results" / "ctf" / "sel_micrograph.star")["sel_micrograph"]
+    assert in_use.loc[in_use["nphKeep"] == 0, "rlnMicrographName"].tolist() == ["micrographs/mic_0007.mrc"]
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +87,9 @@ def test_memory_stays_below_six_gigabytes(summary: dict) -> None:
 def test_stable_outputs(demo: Path) -> None:
     results = demo / "results"
     for name in (
-        "summary.json", "ctf/micrographs.star", "particles/coordinates.star", "refinement/particles.star", "refinement/map.mrc",
-        "refinement/map_filtered.mrc", "refinement/half1.mrc", "refinement/half2.mrc", "refinement/fsc.star",
-        "refinement/iterations.star",
+        "summary.json", "report.html", "ctf/micrographs.star", "particles/coordinates.star", "refinement/particles.star",
+        "refinement/map.mrc", "refinement/map_filtered.mrc", "refinement/half1.mrc", "refinement/half2.mrc", "refinement/fsc.star",
+        "refinement/fsc_truth.star", "refinement/iterations.star",
     ):  # fmt: skip
         assert (results / name).is_file(), name
     _, pixel_size = read_volume(results / "refinement" / "map.mrc")
@@ -79,6 +98,14 @@ def test_stable_outputs(demo: Path) -> None:
     blocks = read_blocks(results / "refinement" / "particles.star")
     assert list(blocks) == ["optics", "particles"]
     assert set(blocks["particles"]["rlnRandomSubset"]) == {1, 2}
+
+
+def test_the_report_is_one_small_page_that_states_the_resolution(demo: Path, summary: dict) -> None:
+    page = (demo / "results" / "report.html").read_text(encoding="utf-8")
+    assert len(page) < 15e6 and page.count("<img") > 40
+    assert f"{summary['resolution']['fsc_0143']:.2f}\u00a0Å" in page
+    record = json.loads((demo / "logs" / "report.json").read_text(encoding="utf-8"))
+    assert record["cpu_seconds"] < 5
 
 
 def test_half_maps_agree_with_the_stated_resolution(demo: Path, summary: dict) -> None:

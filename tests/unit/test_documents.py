@@ -53,8 +53,39 @@ def exists(module, name):
     return True
 
 
+def commands_in(text):
+    """Command lines of nephila in code: blocks, and words between backticks."""
+    blocks = re.findall(r"^(?:    |\$ )(nephila .*)$", text, re.MULTILINE)
+    inline = re.findall(r"`(nephila [^`]*)`", text)
+    return [re.sub(r"\s+#.*", "", line) for line in (*blocks, *inline)]
+
+
+def test_commands_in_documents_exist(repository):
+    from nephila.cli import main
+
+    wrong, seen = [], 0
+    for path in (repository / "README.md", *sorted((repository / "docs").glob("*.md"))):
+        for line in commands_in(path.read_text()):
+            words = line.replace("…", "").split()[1:]
+            command, seen = main, seen + 1
+            while words and hasattr(command, "commands") and words[0] in command.commands:
+                command = command.commands[words.pop(0)]
+            options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            given = {word.split("=")[0] for word in words if word.startswith("-")}
+            if command is main and words and not words[0].startswith("-"):
+                wrong.append(f"{path.name}: {line}: no such command")
+            elif command.name != "run" and not given <= options | {"-h", "--help", "--version"}:
+                wrong.append(f"{path.name}: {line}: no such option")
+    assert seen > 30 and wrong == []
+
+
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/method.md", "docs/files.md", "docs/conventions.md"]
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}.md" for name in ("method", "files", "conventions", "tutorial", "judging")),
+    ],
 )
 def test_links_lead_somewhere(repository, document):
     path = repository / document
