@@ -28,6 +28,9 @@ CANDIDATE_COLUMNS = (
 )
 """Columns of a table of candidates."""
 
+STRENGTH = 2.5
+"""A particle's local mean is at most this many times the median particle's; dirt's is more."""
+
 
 def candidates_table(picks: Mapping[str, Picks]) -> pd.DataFrame:
     """Table of the candidates of micrographs by name, in the order given, best first within each."""
@@ -88,14 +91,20 @@ def choose_picks(
     score = table["rlnAutopickFigureOfMerit"].to_numpy(dtype=np.float64)
     dirty = _column(table, "nphContaminated", 0.0) > 0
     rows = {str(name): np.nonzero(names == name)[0] for name in pd.unique(pd.Series(names))} if len(table) else {}
+    model, limit = _fitted(score, names, rows, dirty, options)
+    if dirty.any():
+        # without clean particles to learn from, the marked ones have to tell what a particle is
+        trial = limit if model.reason == "none" else _fitted(score, names, rows, np.zeros_like(dirty), options)[1]
+        strong_particles = dirty & _like_the_others(table, rows, score >= trial)
+        if strong_particles.any():
+            dirty &= ~strong_particles
+            model, limit = _fitted(score, names, rows, dirty, options)
     clean = {name: index[~dirty[index]] for name, index in rows.items()}
-    model = fit_score_mixture({name: score[index] for name, index in clean.items()}, options.dirt_factor)
     probability = np.zeros(len(table))
     for name, index in clean.items():
         probability[index] = model.probabilities[name]
     reason = np.full(len(table), "none", dtype=object)
     reason[dirty] = "on a contaminant"
-    limit = np.array([_limit(model, options, str(name)) for name in names]) if len(table) else np.zeros(0)
     _mark(reason, ~(score >= limit), "score below the threshold")
     if options.threshold is None and model.reason == "none":
         _mark(reason, probability <= 0, "score too high for a particle")
@@ -121,7 +130,41 @@ def choose_picks(
 def _column(table: pd.DataFrame, name: str, missing: float) -> npt.NDArray[np.float64]:
     if name not in table.columns:
         return np.full(len(table), missing)
-    return table[name].to_numpy(dtype=np.float64)
+    return table[name].to_numpy(dtype=np.float64, copy=True)
+
+
+def _fitted(
+    score: npt.NDArray[np.float64],
+    names: npt.NDArray[np.object_],
+    rows: Mapping[str, npt.NDArray[np.int64]],
+    dirty: npt.NDArray[np.bool_],
+    options: ChoiceSettings,
+) -> tuple[ScoreModel, npt.NDArray[np.float64]]:
+    """Fit of the scores that are not dirt's, and the score that each candidate must reach."""
+    model = fit_score_mixture({name: score[index[~dirty[index]]] for name, index in rows.items()}, options.dirt_factor)
+    limits = {str(name): _limit(model, options, str(name)) for name in rows}
+    return model, np.array([limits[str(name)] for name in names]) if len(names) else np.zeros(0)
+
+
+def _like_the_others(
+    table: pd.DataFrame, rows: Mapping[str, npt.NDArray[np.int64]], passed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Candidates that score as particles and are not stronger than those mostly are.
+
+    Dirt is far denser than the particles of its data set. Where particles themselves stand out of little noise, a micrograph
+    alone cannot tell them from dirt, but all micrographs together can: within `STRENGTH` times the median strength of all
+    that pass, strength being the local mean's distance from that of the micrograph's background.
+    """
+    strength = _column(table, "nphLocalMean", np.nan)
+    for index in rows.values():
+        below = index[~passed[index]]
+        if len(below):
+            strength[index] -= np.median(strength[below])
+    strength = np.abs(strength)
+    known = passed & np.isfinite(strength)
+    if int(known.sum()) < 10:
+        return np.zeros(len(table), dtype=bool)
+    return known & (strength <= STRENGTH * np.median(strength[known]))
 
 
 def _limit(model: ScoreModel, options: ChoiceSettings, name: str) -> float:

@@ -305,3 +305,28 @@ def test_choice_by_fixed_threshold_limit_and_overlap() -> None:
         choose_picks(table.drop(columns="rlnCoordinateY"))
     with pytest.raises(InputError, match="diameter"):
         choose_picks(table, ChoiceSettings(overlap=1.0))
+
+
+def test_strong_particles_that_look_like_dirt_to_their_micrograph_are_kept():
+    rng = np.random.default_rng(3)
+    background, particles, dirt = 400, 60, 5
+    number = background + particles + dirt
+    mean = np.r_[rng.normal(0, 0.1, background), rng.uniform(0.8, 1.5, particles), rng.uniform(4, 8, dirt)]
+    table = pd.DataFrame(
+        {
+            "rlnMicrographName": np.resize(["a.mrc", "b.mrc", "c.mrc"], number),
+            "rlnCoordinateX": np.arange(number) * 100.0,
+            "rlnCoordinateY": 50.0,
+            "rlnAutopickFigureOfMerit": np.r_[
+                rng.normal(0.1, 0.04, background), rng.uniform(0.6, 1.0, particles), rng.uniform(0.6, 1.0, dirt)
+            ],
+            "nphLocalMean": mean,
+            "nphLocalDeviation": 1.0,
+            "nphContaminated": (mean > 1.1).astype(int),
+        }
+    )
+    chosen, _ = choose_picks(table)
+    kind = np.repeat([0, 1, 2], [background, particles, dirt])
+    assert chosen["nphKeep"][kind == 1].mean() > 0.85  # the mark alone would leave 45 %
+    assert chosen["nphKeep"][kind != 1].sum() == 0
+    assert set(chosen["nphReason"][kind == 2]) == {"on a contaminant"}
