@@ -218,7 +218,7 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "prepare": lambda w: 0.07 * _half_transform(w),
     "endmerge": lambda w: w.chunk_particles * 1.2e-3 * (w.box / 128) ** 2 + 0.1 * fourier_cells(w),
     "endrefine": lambda w: 1.5 * _half_transform(w) + 5e-5 * w.particles,
-    "checkrefine": lambda w: 15.0 + 3000 * _seconds_per_particle(w) + 1.0 * _half_transform(w),
+    "checkrefine": lambda w: 15.0 + 1200 * _seconds_per_particle(w) + 1.0 * _half_transform(w),
     "local_resolution": lambda w: 3.0 * _half_transform(w),
     "resolution_by_particles": lambda w: w.particles * 3e-3 * (w.box / 128) ** 2 + 18 * _half_transform(w),
     "summary": lambda w: 6.0 + w.particles * 6e-3 * (w.box / 128) ** 2 if w.truth else 2.0,

@@ -25,7 +25,7 @@ from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]
 
-MOST_PARTICLES = 750
+MOST_PARTICLES = 300
 """Of each half-set."""
 FAR_DEG = 10.0
 SUSPICIOUS = 0.2
