@@ -10,6 +10,8 @@ from nephila.refinement.settings import IterationSettings
 THRESHOLD = 0.143
 LEAK = 2.0
 """Shells by which a mask of the box's width smears correlation beyond the last joined shell."""
+BEYOND = 5
+"""Shells after that over which the FSC is averaged: single shells of noise scatter by a tenth within a mask."""
 
 
 def common_limit(settings: IterationSettings) -> int:
@@ -29,9 +31,9 @@ def claimed_fsc(fsc: npt.ArrayLike, settings: IterationSettings) -> npt.NDArray[
     leak = int(np.ceil(LEAK * settings.box * settings.pixel_size / settings.mask_diameter))
     below = np.flatnonzero(curve[1:] < THRESHOLD)
     last = int(below[0]) if len(below) else len(curve) - 1
-    # a curve that only dips below the threshold there goes on; what the mask smears has ended three shells later
-    beyond = curve[limit + leak + 1 : limit + leak + 4]
-    ended = len(beyond) == 0 or float(beyond.mean()) < THRESHOLD / 2
+    # a curve that only dips below the threshold there goes on; what the mask smears has ended some shells later
+    beyond = curve[limit + leak + 1 : limit + leak + 1 + BEYOND]
+    ended = len(beyond) == 0 or float(beyond.mean()) < 0.75 * THRESHOLD
     if limit < last <= limit + leak and ended:
         curve[limit + 1 :] = np.minimum(curve[limit + 1 :], 0.0)
     return curve
