@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from nephila.errors import InputError
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from nephila.config.base import Count, NotNegative, Positive, Section, Share
+from nephila.config.refinement import Classes, Refinement
 
 
 class Project(Section):
@@ -72,10 +64,16 @@ class Input(Section):
         description="STAR file with extracted particles and their defoci, or a list of such files, which are joined: start there "
         "instead of at micrographs.",
     )
+    optics_groups: Literal["one", "several"] = Field(
+        "one",
+        description="Pixel size, box and optics of input.particles: one, the configuration's; or several, each compared with the "
+        "reference on its own Fourier grid: input.pixel_size and particle.box are then those of reference and map, and aberrations "
+        "are corrected.",
+    )
     ignore_aberrations: bool = Field(
         False,
-        description="Take particles (input.particles) with beam tilt, Zernike terms or magnification that limit the resolution, "
-        "and ignore those: no stage corrects them.",
+        description="Take no notice of beam tilt, Zernike terms and magnification of particles (input.particles). Otherwise "
+        "optics_groups: several corrects them, and one refuses them where they limit the resolution.",
     )
     raw: RawFile | None = Field(
         None, description="Layout of headerless scanner files (width, height, bits, header_bytes, byte_order)."
@@ -110,18 +108,42 @@ class Particle(Section):
     symmetry: str = Field("C1", description="Point group: C1, Cn, Dn, T, O or I, axes as in RELION.")
 
 
+class Initial(Section):
+    """The initial model that is made from the particles where reference.volume is empty."""
+
+    tries: int = Field(
+        4, ge=1, le=32, description="Searches from random starts; the likeliest is taken. More for difficult particles."
+    )
+    rounds: int = Field(60, ge=10, le=1000, description="Batches of particles that each search goes through.")
+    particles: int = Field(1000, ge=50, le=20000, description="Most particles used, drawn at random.")
+    resolution: Positive | None = Field(
+        None,
+        description="Resolution of the model, A; empty: a tenth of the diameter, which is fine enough to start from.",
+    )
+    mirror: bool = Field(
+        False, description="Go on with the model's mirror image; particles cannot tell which hand is right."
+    )
+
+
 class Reference(Section):
     """The starting volume."""
 
-    volume: str = Field(
-        "reference.mrc", description="MRC volume, protein bright; any pixel size and box, from its header."
+    volume: str | None = Field(
+        "reference.mrc",
+        description="MRC volume, protein bright; any pixel size and box, from its header; empty: an initial model is made from "
+        "the particles.",
     )
     pixel_size: Positive | None = Field(
         None, description="Pixel size of the volume, A, where its header is wrong; empty: the header's."
     )
+    sampling: Literal["trust", "refuse"] = Field(
+        "trust",
+        description="A volume of another pixel size or box than the project's: trust its header and resample it, or refuse it.",
+    )
     resolution: Positive = Field(
         40.0, description="Low-pass of the reference before the first alignment, A. Coarser is safer."
     )
+    initial: Initial = Field(default_factory=Initial, description="Initial model without a volume.")
 
 
 class Screening(Section):
@@ -170,10 +192,11 @@ class Ctf(Section):
     min_resolution: Positive = Field(30.0, description="Coarse end of the fitted rings, A.")
     max_resolution: Positive = Field(3.5, description="Fine end of the fitted rings, A; never beyond 95 % of Nyquist.")
     fit_phase_shift: bool = Field(False, description="Fit the phase shift of a phase plate too.")
-    local: Literal["none", "tilt"] = Field(
+    local: Literal["none", "tilt", "particle"] = Field(
         "none",
-        description="Defocus across a micrograph: none: one for all particles; tilt: that of a plane at each particle's place, for "
-        "refinement.ctf: particle (methods ctffind and ctffind_pooled).",
+        description="Defocus across a micrograph: none: one for all particles; tilt: that of a plane at each particle's place; "
+        "particle: what the tiles around each particle tell beyond that plane too (uneven ice; needs strong rings). "
+        "For refinement.ctf: particle (methods ctffind and ctffind_pooled).",
     )
     screening: Screening = Field(default_factory=Screening, description="Reasons to propose a micrograph for dropping.")
 
@@ -202,6 +225,13 @@ class Picking(Section):
     )
     views: Count = Field(100, description="Views of the reference used as templates in the search; scoring uses more.")
     in_plane_step_deg: Positive = Field(12.0, le=60, description="In-plane step of those templates, degrees.")
+    finest: float = Field(
+        14.0,
+        ge=4,
+        le=100,
+        description="Finest detail of the reference that lfc_pick compares, A. 10 finds more particles below 170 A at low "
+        "defocus, for 1.4 times the CPU time, where reference.resolution is as fine.",
+    )
     scales: list[Positive] = Field(
         [1.0],
         min_length=1,
@@ -267,6 +297,12 @@ class Thresholds(Section):
     share_rejected: Share = Field(
         0.15, description="Share of each group's particles that falls below the proposed threshold."
     )
+    doubt_sigma: NotNegative = Field(
+        3.0,
+        description="Aligned particles that differ from their group's by so many standard deviations, in agreement with the "
+        "average of their view or in principal components, are proposed for dropping; 0: none are (edits/good.star has the last "
+        "word).",
+    )
     best_per_view: Count | None = Field(
         None, description="At most this many particles per view and group (bestim); empty: no cap."
     )
@@ -279,86 +315,6 @@ class Reconstruction(Section):
         "direct", description="How a volume is solved for: gridding with direct division, BP CG, or BP RP."
     )
     snr: Positive = Field(3.0, description="Signal-to-noise ratio of the Wiener merge over groups.")
-
-
-class Mask(Section):
-    """The soft mask around the object."""
-
-    file: str | None = Field(
-        None, description="MRC volume with values 0 to 1, in the project's box; empty: sphere of the diameter."
-    )
-    edge: Positive = Field(12.0, description="Width of the soft edge, A.")
-    diameter: Positive | None = Field(None, description="Diameter of the sphere, A; empty: 1.1 particle diameters.")
-
-
-class RefinementChange(Section):
-    """Settings of the refinement that hold from an iteration on; keys that are left out stay as they were."""
-
-    from_iteration: int = Field(ge=2, le=99, description="First iteration that they hold for.")
-    start_again: bool = Field(False, description="Search exhaustively in that iteration, and judge convergence anew.")
-    symmetry: str | None = Field(None, description="Point group, as particle.symmetry.")
-    schedule: Literal["auto", "lists"] | None = Field(None, description="As refinement.schedule.")
-    halves: Literal["independent", "shared"] | None = Field(None, description="As refinement.halves.")
-    ctf: Literal["group", "particle"] | None = Field(None, description="As refinement.ctf.")
-    snr: Positive | None = Field(None, description="As refinement.snr.")
-    join_resolution: NotNegative | None = Field(None, description="As refinement.join_resolution, A.")
-    shift_range: Positive | None = Field(None, description="Largest shift in x and y, A.")
-    centre: bool | None = Field(None, description="As refinement.centre.")
-
-
-class Refinement(Section):
-    """Refinement of angles and shifts against the growing map."""
-
-    iterations: int = Field(
-        8, ge=1, le=99, description="Most iterations; the run stops earlier when nothing moves any more."
-    )
-    schedule: Literal["auto", "lists"] = Field(
-        "auto", description="auto: from the data; lists: the five lists below, as in SPIDER."
-    )
-    angular_step_deg: list[Positive] = Field(
-        [15.0, 3.3, 3.0, 2.0, 2.0, 2.0, 1.5],
-        description="lists: angular step per iteration, degrees (the last one repeats).",
-    )
-    search_range_deg: list[NotNegative] = Field(
-        [0.0, 0.0, 15.0, 15.0, 8.0, 6.0, 5.0],
-        description="lists: search within this angle of the last direction; 0: everywhere.",
-    )
-    shift_range: list[Positive] = Field(
-        [16.0], description="Largest shift in x and y per iteration, A (the last one repeats)."
-    )
-    enhance: list[bool] = Field([False], description="Amplitude enhancement per iteration (needs scattering).")
-    small_angle: list[bool] = Field(
-        [False], description="lists: small-angle search around each particle's last direction."
-    )
-    halves: Literal["independent", "shared"] = Field(
-        "independent",
-        description="independent: each half follows its own reference; shared: one reference for both, as in SPIDER.",
-    )
-    ctf: Literal["group", "particle"] = Field("group", description="CTF of the defocus group, or each particle's own.")
-    snr: Positive | None = Field(
-        None, description="Constant SNR of the Wiener merge (SPIDER: 3); empty: from the half-map FSC."
-    )
-    join_resolution: NotNegative = Field(
-        40.0, description="The two references share what is coarser than this, A; 0: nothing."
-    )
-    scattering: str | None = Field(
-        None, description="Scattering curve for enhance (STAR: nphSpatialFrequency in 1/A, nphIntensity)."
-    )
-    b_factor: float | None = Field(
-        None, description="B factor of the final map's sharpening, A^2 (negative sharpens); empty: none."
-    )
-    centre: bool = Field(
-        True, description="Keep the map's centre of gravity in the box centre, where the point group leaves it free."
-    )
-    end_method: Literal["direct", "conjugate_gradients"] = Field(
-        "conjugate_gradients", description="How the final volumes are solved for."
-    )
-    mask: Mask = Field(default_factory=Mask, description="Mask of the references and of the masked FSC.")
-    changes: list[RefinementChange] = Field(
-        [],
-        description="Settings from an iteration on, for continuing a refinement: `- {from_iteration: 5, symmetry: D7}`; earlier "
-        "iterations are not run again.",
-    )
 
 
 class Jobs(Section):
@@ -395,8 +351,15 @@ class Config(Section):
     thresholds: Thresholds = Field(default_factory=Thresholds)
     reconstruction: Reconstruction = Field(default_factory=Reconstruction)
     refinement: Refinement = Field(default_factory=Refinement)
+    classes: Classes = Field(default_factory=Classes)
     jobs: Jobs = Field(default_factory=Jobs)
     truth: Truth = Field(default_factory=Truth)
+
+    @property
+    def picks_by_reference(self) -> bool:
+        """Whether particles are searched for with projections of the starting volume."""
+        given = self.input.particles or self.input.coordinates
+        return not given and self.picking.method == "lfc_pick"
 
     @property
     def pixel_size(self) -> float:
@@ -423,65 +386,9 @@ class Config(Section):
     @model_validator(mode="after")
     def check_between_sections(self) -> Config:
         """What no single key can know; each message names the keys and what would be right."""
-        from nephila.symmetry import parse_point_group
+        from nephila.config.between import problems_between_sections
 
-        nyquist, ctf_nyquist = 2 * self.pixel_size, 2 * self.micrograph_pixel_size
-        size = self.particle.diameter / self.pixel_size
-        problems = []
-        try:
-            parse_point_group(self.particle.symmetry)
-        except InputError as error:
-            problems.append(f"particle.symmetry: {error}")
-        if self.box % 2:
-            problems.append(f"particle.box: {self.box} is odd; use {self.box + 1}")
-        if self.box < size:
-            problems.append(
-                f"particle.box: {self.box} px are {self.box * self.pixel_size:.0f} A, less than the particle's diameter of "
-                f"{self.particle.diameter:g} A; use {good_box(1.5 * size)}"
-            )
-        limits = {"reference.resolution": self.reference.resolution}
-        if self.defocus_groups.method == "optimal":
-            limits["defocus_groups.resolution"] = self.defocus_groups.resolution
-        for key, value in limits.items():
-            if value < nyquist:
-                problems.append(f"{key}: {value:g} A is finer than Nyquist ({nyquist:g} A at {self.pixel_size:g} A/px)")
-        if self.particles.bin != 1 and self.input.particles:
-            problems.append(
-                f"particles.bin: {self.particles.bin:g} is for windows cut from micrographs; given particles keep their sampling: "
-                "leave it at 1"
-            )
-        if size < 10:
-            problems.append(
-                f"particle.diameter: {self.particle.diameter:g} A are {size:.1f} px of {self.pixel_size:g} A in the windows; "
-                "at least 10 are needed: correct the diameter or input.pixel_size, or bin less"
-            )
-        if self.ctf.min_resolution <= max(self.ctf.max_resolution, ctf_nyquist):
-            problems.append(
-                f"ctf.min_resolution: {self.ctf.min_resolution:g} A must be coarser than max_resolution "
-                f"({self.ctf.max_resolution:g} A) and Nyquist ({ctf_nyquist:g} A)"
-            )
-        if (self.ctf.method == "import") != (self.ctf.import_from is not None):
-            problems.append(
-                "ctf.import_from and ctf.method: import belong together; give both, or neither"
-                + (f" (import_from is {self.ctf.import_from!r})" if self.ctf.import_from else "")
-            )
-        elif (
-            self.ctf.import_from and not self.ctf.import_from.endswith(".star") and self.ctf.import_from.count("*") != 1
-        ):
-            problems.append(
-                f"ctf.import_from: {self.ctf.import_from!r} is neither a table (.star) nor a pattern with one *, which stands "
-                "for the micrograph's name"
-            )
-        if self.ctf.local != "none" and not self.ctf.method.startswith("ctffind"):
-            problems.append(
-                f"ctf.local: {self.ctf.local} needs ctf.method: ctffind or ctffind_pooled (it is {self.ctf.method})"
-            )
-        if self.ctf.min_defocus >= self.ctf.max_defocus:
-            problems.append(
-                f"ctf.min_defocus: {self.ctf.min_defocus:g} A must be below max_defocus ({self.ctf.max_defocus:g} A)"
-            )
-        if any(self.refinement.enhance) and not self.refinement.scattering:
-            problems.append("refinement.enhance: needs refinement.scattering, the table of scattering amplitudes")
+        problems = problems_between_sections(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -1,0 +1,137 @@
+"""What no single key of the configuration can know: each message names the keys and what would be right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nephila.errors import InputError
+from nephila.symmetry import parse_point_group
+
+if TYPE_CHECKING:
+    from nephila.config.sections import Config
+
+
+def problems_between_sections(config: Config) -> list[str]:
+    """Contradictions between keys, one line each."""
+    return [*_particle(config), *_input(config), *_ctf(config), *_reference(config), *_refinement(config)]
+
+
+def _particle(config: Config) -> list[str]:
+    """Symmetry, box and diameter, and resolutions beyond Nyquist."""
+    from nephila.config.sections import good_box
+
+    problems = []
+    nyquist, size = 2 * config.pixel_size, config.particle.diameter / config.pixel_size
+    try:
+        parse_point_group(config.particle.symmetry)
+    except InputError as error:
+        problems.append(f"particle.symmetry: {error}")
+    if config.box % 2:
+        problems.append(f"particle.box: {config.box} is odd; use {config.box + 1}")
+    if config.box < size:
+        problems.append(
+            f"particle.box: {config.box} px are {config.box * config.pixel_size:.0f} A, less than the particle's diameter of "
+            f"{config.particle.diameter:g} A; use {good_box(1.5 * size)}"
+        )
+    limits = {"reference.resolution": config.reference.resolution}
+    if config.classes.count > 1:
+        limits["classes.resolution"] = config.classes.resolution
+    if config.defocus_groups.method == "optimal":
+        limits["defocus_groups.resolution"] = config.defocus_groups.resolution
+    for key, value in limits.items():
+        if value < nyquist:
+            problems.append(f"{key}: {value:g} A is finer than Nyquist ({nyquist:g} A at {config.pixel_size:g} A/px)")
+    if size < 10:
+        problems.append(
+            f"particle.diameter: {config.particle.diameter:g} A are {size:.1f} px of {config.pixel_size:g} A in the windows; "
+            "at least 10 are needed: correct the diameter or input.pixel_size, or bin less"
+        )
+    return problems
+
+
+def _input(config: Config) -> list[str]:
+    """What given particles allow."""
+    problems = []
+    if config.particles.bin != 1 and config.input.particles:
+        problems.append(
+            f"particles.bin: {config.particles.bin:g} is for windows cut from micrographs; given particles keep their sampling: "
+            "leave it at 1"
+        )
+    if config.input.optics_groups == "several":
+        if not config.input.particles:
+            problems.append(
+                "input.optics_groups: several is for particles (input.particles); run micrographs of each pixel size to their "
+                "own windows, and give the particles.star of these runs as a list"
+            )
+        if config.classes.count > 1:
+            problems.append(
+                "classes.count: classes take particles of one pixel size and box; set input.optics_groups: one"
+            )
+    return problems
+
+
+def _ctf(config: Config) -> list[str]:
+    """Ranges of the fit, imports, local fits."""
+    problems = []
+    ctf_nyquist = 2 * config.micrograph_pixel_size
+    if config.ctf.min_resolution <= max(config.ctf.max_resolution, ctf_nyquist):
+        problems.append(
+            f"ctf.min_resolution: {config.ctf.min_resolution:g} A must be coarser than max_resolution "
+            f"({config.ctf.max_resolution:g} A) and Nyquist ({ctf_nyquist:g} A)"
+        )
+    if (config.ctf.method == "import") != (config.ctf.import_from is not None):
+        problems.append(
+            "ctf.import_from and ctf.method: import belong together; give both, or neither"
+            + (f" (import_from is {config.ctf.import_from!r})" if config.ctf.import_from else "")
+        )
+    elif (
+        config.ctf.import_from
+        and not config.ctf.import_from.endswith(".star")
+        and config.ctf.import_from.count("*") != 1
+    ):
+        problems.append(
+            f"ctf.import_from: {config.ctf.import_from!r} is neither a table (.star) nor a pattern with one *, which stands "
+            "for the micrograph's name"
+        )
+    if config.ctf.local != "none" and not config.ctf.method.startswith("ctffind"):
+        problems.append(
+            f"ctf.local: {config.ctf.local} needs ctf.method: ctffind or ctffind_pooled (it is {config.ctf.method})"
+        )
+    if config.ctf.min_defocus >= config.ctf.max_defocus:
+        problems.append(
+            f"ctf.min_defocus: {config.ctf.min_defocus:g} A must be below max_defocus ({config.ctf.max_defocus:g} A)"
+        )
+    return problems
+
+
+def _reference(config: Config) -> list[str]:
+    """What needs a given volume."""
+    problems = []
+    if not config.reference.volume and config.reference.pixel_size:
+        problems.append(
+            "reference.pixel_size: belongs to reference.volume, which is empty; leave both empty, or give both"
+        )
+    if not config.reference.volume and config.input.optics_groups == "several":
+        problems.append(
+            "reference.volume: empty, but an initial model needs particles of one sampling (input.optics_groups: several); "
+            "give a volume"
+        )
+    if not config.reference.volume and config.picks_by_reference:
+        problems.append(
+            "reference.volume: empty, but picking.method: lfc_pick picks by projections of it; give a volume, or set "
+            "picking.method: pick"
+        )
+    return problems
+
+
+def _refinement(config: Config) -> list[str]:
+    """Enhancement and classes."""
+    problems = []
+    if any(config.refinement.enhance) and not config.refinement.scattering:
+        problems.append("refinement.enhance: needs refinement.scattering, the table of scattering amplitudes")
+    if config.classes.references and len(config.classes.references) != config.classes.count:
+        problems.append(
+            f"classes.references: {len(config.classes.references)} maps for classes.count: {config.classes.count}; give one for "
+            "each class, or none"
+        )
+    return problems

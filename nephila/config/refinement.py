@@ -1,0 +1,116 @@
+"""Keys of the refinement and of what follows it: mask, schedule, what changes from an iteration on, 3D classes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from nephila.config.base import Count, NotNegative, Positive, Section
+
+
+class Mask(Section):
+    """The soft mask around the object."""
+
+    file: str | None = Field(
+        None, description="MRC volume with values 0 to 1, in the project's box; empty: as `shape` says."
+    )
+    shape: Literal["sphere", "auto"] = Field(
+        "sphere",
+        description="Without a file: sphere of the diameter; auto: around the density that both half maps show at low "
+        "resolution, anew in each iteration (the sphere while there is none).",
+    )
+    edge: Positive = Field(12.0, description="Width of the soft edge, A.")
+    diameter: Positive | None = Field(None, description="Diameter of the sphere, A; empty: 1.1 particle diameters.")
+
+
+class RefinementChange(Section):
+    """Settings of the refinement that hold from an iteration on; keys that are left out stay as they were."""
+
+    from_iteration: int = Field(ge=2, le=99, description="First iteration that they hold for.")
+    start_again: bool = Field(False, description="Search exhaustively in that iteration, and judge convergence anew.")
+    symmetry: str | None = Field(None, description="Point group, as particle.symmetry.")
+    schedule: Literal["auto", "lists"] | None = Field(None, description="As refinement.schedule.")
+    halves: Literal["independent", "shared"] | None = Field(None, description="As refinement.halves.")
+    ctf: Literal["group", "particle"] | None = Field(None, description="As refinement.ctf.")
+    snr: Positive | None = Field(None, description="As refinement.snr.")
+    join_resolution: NotNegative | None = Field(None, description="As refinement.join_resolution, A.")
+    shift_range: Positive | None = Field(None, description="Largest shift in x and y, A.")
+    centre: bool | None = Field(None, description="As refinement.centre.")
+
+
+class Refinement(Section):
+    """Refinement of angles and shifts against the growing map."""
+
+    iterations: int = Field(
+        8, ge=1, le=99, description="Most iterations; the run stops earlier when nothing moves any more."
+    )
+    schedule: Literal["auto", "lists"] = Field(
+        "auto", description="auto: from the data; lists: the five lists below, as in SPIDER."
+    )
+    angular_step_deg: list[Positive] = Field(
+        [15.0, 3.3, 3.0, 2.0, 2.0, 2.0, 1.5],
+        description="lists: angular step per iteration, degrees (the last one repeats).",
+    )
+    search_range_deg: list[NotNegative] = Field(
+        [0.0, 0.0, 15.0, 15.0, 8.0, 6.0, 5.0],
+        description="lists: search within this angle of the last direction; 0: everywhere.",
+    )
+    shift_range: list[Positive] = Field(
+        [16.0], description="Largest shift in x and y per iteration, A (the last one repeats)."
+    )
+    enhance: list[bool] = Field([False], description="Amplitude enhancement per iteration (needs scattering).")
+    small_angle: list[bool] = Field(
+        [False], description="lists: small-angle search around each particle's last direction."
+    )
+    halves: Literal["independent", "shared"] = Field(
+        "independent",
+        description="independent: each half follows its own reference; shared: one reference for both, as in SPIDER.",
+    )
+    ctf: Literal["group", "particle"] = Field("group", description="CTF of the defocus group, or each particle's own.")
+    snr: Positive | None = Field(
+        None, description="Constant SNR of the Wiener merge (SPIDER: 3); empty: from the half-map FSC."
+    )
+    join_resolution: NotNegative = Field(
+        40.0, description="The two references share what is coarser than this, A; 0: nothing."
+    )
+    scattering: str | None = Field(
+        None, description="Scattering curve for enhance (STAR: nphSpatialFrequency in 1/A, nphIntensity)."
+    )
+    b_factor: float | None = Field(
+        None, description="B factor of the final map's sharpening, A^2 (negative sharpens); empty: none."
+    )
+    centre: bool = Field(
+        True, description="Keep the map's centre of gravity in the box centre, where the point group leaves it free."
+    )
+    end_method: Literal["direct", "conjugate_gradients"] = Field(
+        "conjugate_gradients", description="How the final volumes are solved for."
+    )
+    mask: Mask = Field(default_factory=Mask, description="Mask of the references and of the masked FSC.")
+    changes: list[RefinementChange] = Field(
+        [],
+        description="Settings from an iteration on, for continuing a refinement: `- {from_iteration: 5, symmetry: D7}`; earlier "
+        "iterations are not run again.",
+    )
+
+
+class Classes(Section):
+    """Separation of the refined particles into 3D classes: conformations, or particles that are something else."""
+
+    count: int = Field(1, ge=1, le=20, description="Number of classes; 1: none are made.")
+    resolution: Positive = Field(
+        20.0, description="Finest detail by which particles are assigned, A; coarser is faster and bears more noise."
+    )
+    rounds: Count = Field(
+        25, description="Most rounds in given poses; they end earlier when hardly a particle changes its class."
+    )
+    search: Literal["none", "local", "exhaustive"] = Field(
+        "none",
+        description="Poses to each class's map: none, those of the refinement; local, refined; exhaustive, found anew, for "
+        "classes that are different objects.",
+    )
+    references: list[str] = Field(
+        [],
+        description="Maps to start from, one for each class (MRC, in the frame of the refined map); none: found from the "
+        "particles.",
+    )
