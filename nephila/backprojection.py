@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nephila.aberrations import largest_stretch, magnified_rows
 from nephila.errors import InputError
 from nephila.kernels import gridding
 from nephila.kernels.kaiser import kaiser_bessel_beta, weight_polynomials
+from nephila.optics_groups import Matrix2
 from nephila.partial_sum import WINDOW_WIDTH, GridShape, PartialSum
 
 Float32 = npt.NDArray[np.float32]
@@ -77,6 +79,10 @@ class Backprojector:
         pending_bytes: weighted images are kept in so much memory and gridded when it is full, or when the sums are asked
             for: each time the whole volume is walked through, which small portions would do over and over. 0: at the end
             of each `insert`.
+        image_side: side of the images where it is not the volume's; matrices, shifts, CTF and noise weights are on the
+            images' grid.
+        image_scale: Fourier px of the volume in one of the images: n pixel size over that of the images.
+        image_magnification: M00, M01, M10, M11 of the images, whose samples are added at M k; None for 1.
     """
 
     def __init__(
@@ -88,23 +94,36 @@ class Backprojector:
         data_scale: float | None = None,
         weight_scale: float = 1.0,
         pending_bytes: int = 0,
+        image_side: int | None = None,
+        image_scale: float = 1.0,
+        image_magnification: Matrix2 | None = None,
     ) -> None:
         self.grid = GridShape.of(n, padding, max_radius, data_scale, weight_scale)
+        self._side = n if image_side is None else int(image_side)
+        if self._side < 4 or not 0.1 < image_scale < 10:
+            raise InputError(
+                f"images of side {self._side} at {image_scale:g} times the volume's Fourier pixel: no sensible sampling"
+            )
+        self._scale = float(image_scale)
+        self._magnification = image_magnification
+        stretch = 1.0 if image_magnification is None else largest_stretch(image_magnification)
+        reach = int(np.floor(self.grid.max_radius / (self._scale * stretch) + 1e-9))
+        self._image_radius = max(1, min(self._side // 2, reach))
         self._row_start = gridding.sphere_rows(self.grid.radius_cells)
         self._sums = np.zeros((int(self._row_start[-1, -1]), 3), dtype=np.int64)
         self._particles = 0
         self._weight_units = 0
-        self._column_limit = _column_limits(n, self.grid.max_radius)
+        self._column_limit = _column_limits(self._side, self._image_radius)
         beta = kaiser_bessel_beta(WINDOW_WIDTH, self.grid.padding)
         self._taps = weight_polynomials(WINDOW_WIDTH, beta, gridding.DEGREE).astype(np.float32)
         self._keeps_pending = pending_bytes > 0
         limit = (
-            pending_bytes // _image_bytes(n)
+            pending_bytes // _image_bytes(self._side)
             if pending_bytes
-            else min(_BLOCK_PARTICLES, PENDING_BYTES // _image_bytes(n))
+            else min(_BLOCK_PARTICLES, PENDING_BYTES // _image_bytes(self._side))
         )
         self._block = max(1, limit)
-        self._pending = _Pending.empty(n)
+        self._pending = _Pending.empty(self._side)
         self._threads = 1
 
     def insert(
@@ -135,7 +154,7 @@ class Backprojector:
         used = particle_weights > 0
         radial = self._radial_weights(noise_weights)
         rows = np.flatnonzero(used)
-        self._pending.reserve(self._block if self._keeps_pending else min(self._block, len(rows)), self.grid.n)
+        self._pending.reserve(self._block if self._keeps_pending else min(self._block, len(rows)), self._side)
         first = 0
         while first < len(rows):
             filled = self._pending.filled
@@ -161,14 +180,14 @@ class Backprojector:
             self._threads = threads
         else:
             self._flush(threads)
-            self._pending = _Pending.empty(self.grid.n)
+            self._pending = _Pending.empty(self._side)
         self._particles += int(np.count_nonzero(used))
         self._weight_units += int(np.rint(particle_weights[used].astype(np.float64) / self.grid.weight_step).sum())
 
     def partial_sum(self) -> PartialSum:
         """What was collected so far. The arrays are shared with this object, not copied."""
         self._flush(self._threads)
-        self._pending = _Pending.empty(self.grid.n)
+        self._pending = _Pending.empty(self._side)
         return PartialSum(self.grid, self._sums, self._particles, self._weight_units)
 
     def _check(
@@ -179,7 +198,7 @@ class Backprojector:
         weights: npt.ArrayLike | None,
         shifts_px: npt.ArrayLike | None,
     ) -> tuple[Complex64, npt.NDArray[np.float64], Float32, Float32, npt.NDArray[np.float64] | None]:
-        n = self.grid.n
+        n = self._side
         plane = (n, n // 2 + 1)
         images = np.asarray(images_ft, dtype=np.complex64)
         if images.ndim != 3 or images.shape[1:] != plane:
@@ -190,6 +209,8 @@ class Backprojector:
             raise InputError(f"{m} images need matrices of shape ({m}, 3, 3), not {rotation.shape}")
         if not np.isfinite(rotation).all():
             raise InputError("matrices hold NaN; check the angles of the particles")
+        if self._magnification is not None:
+            rotation = magnified_rows(self._magnification, rotation)
         planes = np.ones((1, *plane), np.float32) if ctf is None else np.asarray(ctf, dtype=np.float32)
         planes = planes[None] if planes.ndim == 2 else planes
         if planes.shape[1:] != plane or len(planes) not in {1, m}:
@@ -206,10 +227,16 @@ class Backprojector:
         shifts = None if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
         if shifts is not None and (shifts.shape != (m, 2) or not np.isfinite(shifts).all()):
             raise InputError(f"shifts must be finite, of shape ({m}, 2) as (x, y) in px")
-        return images, (rotation[:, :2] * self.grid.padding).reshape(m, 6), planes, particle_weights, shifts
+        return (
+            images,
+            (rotation[:, :2] * (self.grid.padding * self._scale)).reshape(m, 6),
+            planes,
+            particle_weights,
+            shifts,
+        )
 
     def _radial_weights(self, noise_weights: npt.ArrayLike | None) -> Float32:
-        n = self.grid.n
+        n = self._side
         ky, kx = np.fft.fftfreq(n, 1 / n)[:, None], np.arange(n // 2 + 1)[None, :]
         radius = np.hypot(kx, ky)
         radial = np.ones_like(radius)
@@ -221,10 +248,10 @@ class Backprojector:
                 )
             radial = radial * np.interp(radius, np.arange(n // 2 + 1), curve)
         radial[0, 0] *= 0.5  # the origin is its own Hermitian mate
-        return np.asarray(np.where(radius <= self.grid.max_radius, radial, 0.0), dtype=np.float32)
+        return np.asarray(np.where(radius <= self._image_radius, radial, 0.0), dtype=np.float32)
 
     def _shift_phases(self, shifts: npt.NDArray[np.float64] | None) -> tuple[Complex64, Complex64]:
-        n = self.grid.n
+        n = self._side
         if shifts is None:
             return np.zeros((0, n // 2 + 1), np.complex64), np.zeros((0, n), np.complex64)
         kx, ky = np.arange(n // 2 + 1) / n, np.fft.fftfreq(n)

@@ -12,9 +12,9 @@ from nephila.alignment import AlignmentSettings, align_exhaustively
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.job import Progress
-from nephila.particle_images import ParticleImages
-from nephila.particle_sums import CtfMode, ctf_planes
+from nephila.particle_sums import CtfMode, kind_planes
 from nephila.projection import FourierProjector
+from nephila.sampling import ImageSampling, image_kinds
 from nephila.symmetry import point_group_matrices
 
 LEAST_BAND = 6
@@ -37,7 +37,7 @@ def align_group(
     settings: dict[str, Any],
     threads: int = 1,
 ) -> pd.DataFrame:
-    """Align the particles of a group.
+    """Align the particles of a group, or of several; those of other samplings each on their own Fourier grid.
 
     Parameters
     ----------
@@ -57,18 +57,40 @@ def align_group(
         ]  # fmt: skip
         return particles.assign(**{name: pd.Series(dtype=float) for name in empty})
     n = volume.shape[0]
-    images = ParticleImages(particles)
-    if images.n != n:
-        raise InputError(f"particle images of {images.n} px do not belong to a reference of {n} px")
     band = first_band(n, pixel_size, resolution, n // 2 - 1)
     projector = FourierProjector.from_volume(volume, max_radius=band)
+    kinds = image_kinds(particles, n, pixel_size, optics)
+    parts = [
+        _align_kind(kind.of(particles), projector, band, symmetry, settings, kind.sampling, threads).set_axis(kind.rows)
+        for kind in kinds
+    ]
+    if len(parts) == 1:
+        return parts[0].set_axis(particles.index)
+    return pd.concat(parts).sort_index().set_axis(particles.index)
+
+
+def _align_kind(
+    particles: pd.DataFrame,
+    projector: FourierProjector,
+    band: int,
+    symmetry: str,
+    settings: dict[str, Any],
+    sampling: ImageSampling,
+    threads: int,
+) -> pd.DataFrame:
+    """Particles of one sampling, aligned; `band` in Fourier pixels of the reference."""
+    n, pixel_size = sampling.box, sampling.pixel_size
+    images = sampling.images_of(particles)
+    if images.n != n:
+        raise InputError(f"particle images of {images.n} px where {n} px are stated (the reference, or _rlnImageSize)")
+    band, coarse = sampling.band(band), sampling.band(COARSE_BAND)
     mode: CtfMode = "group" if settings["usectf"] else "none"
     options = AlignmentSettings(
         search=settings["search"],
         angular_step_deg=settings["angular_step_deg"],
         in_plane_step_deg=settings["angular_step_deg"],
         shift_range_px=settings["shift_range"] / pixel_size,
-        coarse_band=min(COARSE_BAND, band),
+        coarse_band=min(coarse, band),
         candidates=CANDIDATES,
         final_band=band,
         symmetry=point_group_matrices(symmetry),
@@ -76,8 +98,8 @@ def align_group(
     counter = Progress(len(particles), "aligned")
     result = align_exhaustively(
         images,
-        projector,
-        lambda first, last: ctf_planes(particles.iloc[first:last], n, pixel_size, optics, mode),
+        projector.for_images(n, sampling.scale, sampling.magnification),
+        lambda first, last: kind_planes(particles.iloc[first:last], sampling, mode),
         options,
         threads=threads,
         progress=lambda done: counter.step(done - counter.done),

@@ -1,14 +1,14 @@
-"""What is lost where particles come with aberrations that no stage corrects: beam tilt, Zernike terms, magnification."""
+"""What is lost where the aberrations of particles are ignored: beam tilt, Zernike terms, magnification."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import factorial
 
 import numpy as np
 import numpy.typing as npt
 
+from nephila.aberrations import even_term, odd_term, tilt_scale, zernike
 from nephila.optics_groups import IDENTITY, OpticsGroup
 
 Float64 = npt.NDArray[np.float64]
@@ -63,32 +63,6 @@ def ignored_aberrations(groups: Sequence[OpticsGroup], pixel_size: float, diamet
     return found
 
 
-def zernike(m: int, n: int, rho: npt.ArrayLike, phi: npt.ArrayLike) -> Float64:
-    """Zernike polynomial Z(m, n), not normalised: R(|m|, n) cos(m phi), or sin for negative m; rho need not stay below 1."""
-    radius = np.asarray(rho, dtype=np.float64)
-    p = abs(m)
-    radial = np.zeros_like(radius)
-    for s in range((n - p) // 2 + 1):
-        weight = (
-            (-1) ** s * factorial(n - s) / (factorial(s) * factorial((n + p) // 2 - s) * factorial((n - p) // 2 - s))
-        )
-        radial = radial + weight * radius ** (n - 2 * s)
-    angle = np.asarray(phi, dtype=np.float64)
-    return radial * (np.cos(p * angle) if m >= 0 else np.sin(p * angle))
-
-
-def even_term(index: int) -> tuple[int, int]:
-    """(m, n) of an even coefficient, counted as RELION does: 0 is Z00, 2 is Z20, 6 is Z40."""
-    order = int(np.sqrt(index))
-    return 2 * (index - order * order - order), 2 * order
-
-
-def odd_term(index: int) -> tuple[int, int]:
-    """(m, n) of an odd coefficient, counted as RELION does: 0 and 1 are tilt of the image, 3 and 4 coma, 2 and 5 trefoil."""
-    order = int((np.sqrt(1 + 4 * index) - 1) / 2)
-    return 2 * (index - order * (order + 1)) - (2 * order + 1), 2 * order + 1
-
-
 def _zernike_phase(coefficients: Sequence[float], k: Float64, *, even: bool) -> Float64:
     """Largest size of the phase (radians) over directions, at each k (1/A)."""
     phi = np.linspace(0, 2 * np.pi, 72, endpoint=False)[:, None]
@@ -102,8 +76,7 @@ def _zernike_phase(coefficients: Sequence[float], k: Float64, *, even: bool) -> 
 
 def _beam_tilt_phase(group: OpticsGroup, k: Float64) -> Float64:
     """2 pi Cs lambda^2 k^2 (k . tilt), radians, in the direction of the tilt."""
-    tilt = 1e-3 * float(np.hypot(*group.beam_tilt))
-    return 2 * np.pi * abs(group.cs_mm) * 1e7 * group.wavelength**2 * k**3 * tilt
+    return abs(tilt_scale(group)) * k**3 * float(np.hypot(*group.beam_tilt))
 
 
 def _magnification_phase(group: OpticsGroup, k: Float64, radius: float) -> Float64:

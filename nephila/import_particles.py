@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.extraction import ExtractionSettings
 from nephila.ignored_aberrations import ignored_aberrations
@@ -28,6 +29,7 @@ from nephila.optics_groups import (
     read_particle_set,
 )
 from nephila.particle_images import ParticleImages, image_name, split_image_name
+from nephila.sampling import ABERRATION_COLUMNS, GROUP_COLUMNS, SAMPLING_COLUMNS, image_kinds
 from nephila.window_normalisation import Region, normalise_background, remove_dust, remove_ramps
 
 PathLike = str | os.PathLike[str]
@@ -73,10 +75,10 @@ def read_given_particles(path: PathLike) -> pd.DataFrame:
     return _numbered(table)
 
 
-def read_given_tables(paths: Sequence[PathLike], *, stacks: bool = False) -> pd.DataFrame:
+def read_given_tables(paths: Sequence[PathLike], *, stacks: bool = False, quiet: bool = False) -> pd.DataFrame:
     """The particles of one table, as `read_given_particles`, or of several, joined as `nephila join` does.
 
-    stacks : also look for the stacks, each table's as `find_stacks` does
+    stacks : also look for the stacks, each table's as `find_stacks` does; quiet : keep the notes on joining to oneself
 
     InputError as for those, and where optics groups of one name differ or an image is in two tables.
     """
@@ -88,7 +90,7 @@ def read_given_tables(paths: Sequence[PathLike], *, stacks: bool = False) -> pd.
         one = read_particle_set(path)
         sets.append(replace(one, particles=find_stacks(one.particles, path)) if stacks else one)
     joined = join_particle_sets(sets)
-    for note in joined.notes:
+    for note in () if quiet else joined.notes:
         logger.warning(note)
     return _numbered(_with_optics(replace(joined.particles, source=", ".join(map(str, paths)))))
 
@@ -106,14 +108,19 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(nphParticleNumber=numbers.astype(np.int64))
 
 
-def check_against_config(table: pd.DataFrame, pixel_size: float, box: int, optics: dict[str, Any], source: str) -> None:
-    """InputError where the table's pixel size (A), box (px) or optics are not those of the configuration (section `optics`)."""
+def check_against_config(
+    table: pd.DataFrame, pixel_size: float, box: int, optics: dict[str, Any], source: str, *, several: bool = False
+) -> None:
+    """InputError where the table's pixel size (A), box (px) or optics are not those of the configuration (section `optics`).
+
+    several : of the optics groups' values only the phase shift must be the configuration's (`check_samplings` sees to the rest)
+    """
     rules = [
         ("rlnImagePixelSize", "input.pixel_size", pixel_size, 0.001 * pixel_size),
         ("rlnImageSize", "particle.box", box, 0),
     ]
     rules += [(column, key, optics[key.partition(".")[2]], limit) for column, key, limit in OPTICS]
-    for column, key, wanted, limit in rules:
+    for column, key, wanted, limit in rules[-1:] if several else rules:
         if column not in table:
             continue
         values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
@@ -121,16 +128,73 @@ def check_against_config(table: pd.DataFrame, pixel_size: float, box: int, optic
         if len(wrong):
             raise InputError(
                 f"{source}: _{column} is {table[column].iloc[wrong[0]]:g} in row {wrong[0] + 1}, {key} is {wanted:g}; "
-                "correct the one that is wrong (a run takes particles of one kind)"
+                "correct the one that is wrong, or set input.optics_groups: several"
             )
 
 
-def check_aberrations(table: pd.DataFrame, pixel_size: float, diameter: float, ignore: bool, source: str) -> list[str]:
-    """What the particles' optics state and no stage corrects: beam tilt, Zernike terms, magnification; one line each.
+def check_samplings(table: pd.DataFrame, pixel_size: float, box: int, diameter: float, source: str) -> list[str]:
+    """Check particles of several optics groups against the reference's sampling; a line for each group that has another, and
+    for each aberration that will be corrected.
 
-    pixel_size, diameter : of the images and of the particle, A; ignore : `input.ignore_aberrations`
+    pixel_size, box, diameter : of reference and map, and of the particle; A, px, A
 
-    InputError where the phase error of one reaches 90 degrees before Nyquist and it is not to be ignored.
+    Raises
+    ------
+    InputError
+        A group's sampling or optics are not stated, its images are smaller than the particle, or pixel sizes lie more than
+        a factor of 4 apart; or the phase shifts differ between particles.
+    """
+    needed = [name for name in SAMPLING_COLUMNS if name not in table]
+    if needed:
+        raise InputError(
+            f"{source}: input.optics_groups is several, but column _{needed[0]} is missing (block data_optics)"
+        )
+    lines = []
+    for kind in image_kinds(table, box, pixel_size, Optics(300.0, 0.0, 0.1)):
+        own = kind.sampling
+        if own.box * own.pixel_size < diameter:
+            raise InputError(
+                f"{source}: images of optics group {own.number}, {own.box} px of {own.pixel_size:g} A, are smaller than the "
+                f"particle (particle.diameter: {diameter:g} A)"
+            )
+        if not 0.25 < own.pixel_size / pixel_size < 4:
+            raise InputError(
+                f"{source}: optics group {own.number} has {own.pixel_size:g} A/px, the reference (input.pixel_size) "
+                f"{pixel_size:g} A/px; correct the one that is wrong"
+            )
+        if own.scale != 1.0 or own.box != box:
+            lines.append(
+                f"optics group {own.number}: {len(kind.rows)} particles of {own.box} px of {own.pixel_size:g} A, the map has "
+                f"{box} px of {pixel_size:g} A; its Fourier pixel is {own.scale:.4f} of the map's"
+            )
+        if own.group is not None:
+            effects = ignored_aberrations([own.group], own.pixel_size, diameter)
+            lines += [f"{effect} without its correction" for effect in effects]
+    return lines
+
+
+def optics_of_micrographs(paths: Sequence[PathLike]) -> dict[str, int]:
+    """Number of the optics group (of the joined table) of each micrograph. InputError where a micrograph has two."""
+    table = read_given_tables(paths, quiet=True)
+    pairs = table[["rlnMicrographName", "rlnOpticsGroup"]].drop_duplicates()
+    double = pairs[pairs["rlnMicrographName"].duplicated()]
+    if len(double):
+        raise InputError(
+            f"{', '.join(map(str, paths))}: micrograph {double['rlnMicrographName'].iloc[0]} has particles of several optics "
+            "groups; with input.optics_groups: several each micrograph belongs to one: rename it in one of the tables"
+        )
+    return dict(zip(pairs["rlnMicrographName"].astype(str), pairs["rlnOpticsGroup"].astype(int), strict=True))
+
+
+def check_aberrations(
+    table: pd.DataFrame, pixel_size: float, diameter: float, ignore: bool, source: str, *, several: bool = False
+) -> list[str]:
+    """What the particles' optics state and is not used: beam tilt, Zernike terms, magnification, MTF; one line each.
+
+    pixel_size, diameter : of the images and of the particle, A; ignore : `input.ignore_aberrations`; several : whether optics
+    groups count (`input.optics_groups`): aberrations are then corrected, unless they are to be ignored
+
+    InputError where the phase error of one that is not corrected reaches 90 degrees before Nyquist and it is not to be ignored.
     """
     columns = [name for name in OPTICS_COLUMNS if name in table]
     rows = table[columns].drop_duplicates()
@@ -139,11 +203,13 @@ def check_aberrations(table: pd.DataFrame, pixel_size: float, diameter: float, i
     needed = {"rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"}
     if not needed <= set(rows.columns):
         return []
-    effects = ignored_aberrations(read_optics(rows, source), pixel_size, diameter)
+    effects = []
+    if ignore or not several:
+        effects = ignored_aberrations(read_optics(rows, source), pixel_size, diameter)
     bad = next((effect for effect in effects if effect.resolution is not None), None)
     if bad is not None and not ignore:
         raise InputError(
-            f"{source}: {bad}; no stage corrects that. Refine such data in RELION, or accept the limit with "
+            f"{source}: {bad}; have it corrected with input.optics_groups: several, or accept the limit with "
             "input.ignore_aberrations: true"
         )
     unused = {"rlnMtfFileName": "nan", "rlnCtfBfactor": "0", "rlnCtfScalefactor": "1"}
@@ -154,10 +220,13 @@ def check_aberrations(table: pd.DataFrame, pixel_size: float, diameter: float, i
     return lines
 
 
-def micrograph_defoci(table: pd.DataFrame, batches: dict[str, int], source: str) -> pd.DataFrame:
+def micrograph_defoci(
+    table: pd.DataFrame, batches: dict[str, int], source: str, with_optics: bool = False
+) -> pd.DataFrame:
     """Defocus of each micrograph: the mean over its particles, astigmatism averaged as a vector of twice its angle.
 
-    table : of `read_given_particles`; batches : batch of each micrograph, in the order of the result
+    table : of `read_given_particles`; batches : batch of each micrograph, in the order of the result; with_optics : state the
+    optics group of each
 
     Returns
     -------
@@ -175,6 +244,10 @@ def micrograph_defoci(table: pd.DataFrame, batches: dict[str, int], source: str)
     mean, x, y = (means[name].to_numpy(dtype=np.float64) for name in ("mean", "x", "y"))
     half = np.hypot(x, y)
     keep = mean - half > 0
+    optics = {}
+    if with_optics:
+        groups = table.groupby(table["rlnMicrographName"].astype(str))["rlnOpticsGroup"].first().reindex(list(batches))
+        optics["rlnOpticsGroup"] = groups.to_numpy(dtype=np.int64)
     return pd.DataFrame(
         {
             "rlnMicrographName": list(batches),
@@ -185,6 +258,7 @@ def micrograph_defoci(table: pd.DataFrame, batches: dict[str, int], source: str)
             "rlnCtfMaxResolution": np.nan,
             "nphKeep": keep.astype(int),
             "nphReason": np.where(keep, "none", "the mean defocus of its particles is not underfocus"),
+            **optics,
         }
     )
 
@@ -199,6 +273,8 @@ def list_particles(table: pd.DataFrame) -> pd.DataFrame:
 def find_stacks(table: pd.DataFrame, source: PathLike) -> pd.DataFrame:
     """The table with stack paths in rlnImageName that exist: as given (from the project folder), or from the STAR file's folder.
 
+    The table of another project of Nephila's (a STAR file below its `results`) means stacks of that project.
+
     InputError names the stack that is in neither place.
     """
     folder = Path(source).parent
@@ -206,6 +282,8 @@ def find_stacks(table: pd.DataFrame, source: PathLike) -> pd.DataFrame:
     found: dict[str, str] = {}
     for path in dict.fromkeys(path for _, path in parts):
         places = [Path(path), folder / path, folder / Path(path).name]
+        if "results" in folder.parts and not Path(path).is_absolute():
+            places.insert(0, Path(*folder.parts[: folder.parts.index("results")]) / path)
         here = next((place for place in places if place.is_file()), None)
         if here is None:
             raise InputError(
@@ -222,10 +300,11 @@ def take_windows(
     pixel_size: float,
     settings: ExtractionSettings,
     stack: PathLike,
+    with_optics: bool = False,
 ) -> pd.DataFrame:
     """Write the windows of some micrographs to `stack`, flattened, inverted and normalised as `settings` say.
 
-    table : of `find_stacks`; names : micrographs, in order
+    table : of `find_stacks`; names : micrographs, in order; with_optics : keep the optics group with its sampling and aberrations
 
     Returns
     -------
@@ -247,6 +326,8 @@ def take_windows(
     _check_images(images, mine, box, pixel_size)
     region = Region.of(box, settings.radius)
     keep = ["rlnMicrographName", "nphParticleNumber", *COORDINATES, *DEFOCUS, "rlnRandomSubset"]
+    if with_optics:
+        keep += [*GROUP_COLUMNS, *SAMPLING_COLUMNS, *ABERRATION_COLUMNS]
     statistics: list[npt.NDArray[np.float64]] = []
     progress = Progress(len(mine), "windows taken")
     with stack_writer(stack, (len(mine), box, box), pixel_size, settings.dtype) as memory:
@@ -260,7 +341,7 @@ def take_windows(
     values = np.concatenate(statistics) if statistics else np.zeros((0, 4))
     return mine[[name for name in keep if name in mine]].assign(
         rlnAutopickFigureOfMerit=mine.get("rlnAutopickFigureOfMerit", 0.0),
-        rlnOpticsGroup=1,
+        rlnOpticsGroup=mine["rlnOpticsGroup"] if with_optics else 1,
         rlnOriginXAngst=0.0,
         rlnOriginYAngst=0.0,
         nphBackgroundMean=values[:, 0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nephila.errors import InputError
+from nephila.io.tables import read_blocks
 from nephila.optics_groups import OpticsGroup, ParticleSet, stem
 
 
@@ -146,3 +148,15 @@ def _warn(groups: list[OpticsGroup], parts: list[pd.DataFrame]) -> list[str]:
                 f"{len(shared)} micrographs have the same name in several tables ({min(shared)}): they count as one"
             )
     return notes
+
+
+def refuse_micrographs(path: str | os.PathLike[str]) -> None:
+    """InputError where a STAR file lists micrographs or movies: those of several data sets are never merged."""
+    blocks = read_blocks(path)
+    listed = next((name for name in ("movies", "micrographs") if name in blocks and "particles" not in blocks), None)
+    if listed is not None:
+        raise InputError(
+            f"{path}: lists {listed} (block data_{listed}), which must not be merged: their coordinates, trajectories and CTFs "
+            "belong to one data set. Polish each data set's movies with the table of all particles, then join the polished "
+            "particles"
+        )

@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from nephila.ctf import Optics
+from nephila.defocus_by_hand import particles_by_hand
 from nephila.errors import InputError
 from nephila.io.mrc import stack_writer
 from nephila.particle_images import ParticleImages, image_name
 from nephila.plan import Group
+from nephila.sampling import ABERRATION_COLUMNS, GROUP_COLUMNS, SAMPLING_COLUMNS, is_uniform
 
 OPTICS_GROUP = 1
 COPY_BLOCK = 256
@@ -36,6 +38,22 @@ def optics_table(
         }
     )
     return table
+
+
+def optics_block(
+    particles: pd.DataFrame,
+    name: str,
+    optics: Optics,
+    pixel_size: float,
+    box: int,
+    original_pixel_size: float | None = None,
+) -> pd.DataFrame:
+    """The optics block of particles: one row, the project's (`optics_table`), or that of each group where the rows state them."""
+    if is_uniform(particles) or not len(particles):
+        return optics_table(name, optics, pixel_size, box, original_pixel_size)
+    rows = particles.drop_duplicates("rlnOpticsGroup").sort_values("rlnOpticsGroup")
+    columns = ["rlnOpticsGroup", *GROUP_COLUMNS, *SAMPLING_COLUMNS, *ABERRATION_COLUMNS]
+    return rows[[c for c in columns if c in rows]].reset_index(drop=True).assign(rlnImageDimensionality=2)
 
 
 def sort_by_group(particles: pd.DataFrame, def_avg: pd.DataFrame) -> pd.DataFrame:
@@ -83,8 +101,8 @@ def count_by_group(particles: pd.DataFrame, def_avg: pd.DataFrame) -> pd.DataFra
 
 
 def particles_of_group(particles: pd.DataFrame, group: Group) -> pd.DataFrame:
-    """Rows of a group's micrographs, in order, with the group's number and CTF as the group states them."""
-    rows = particles[particles["rlnMicrographName"].isin(group.micrographs)]
+    """Rows of a group's micrographs, in order, with the group's number and CTF as the group states them, and defoci by hand."""
+    rows = particles_by_hand(particles[particles["rlnMicrographName"].isin(group.micrographs)], group.by_hand)
     return rows.sort_values(["rlnMicrographName", "nphParticleNumber"], kind="stable", ignore_index=True).assign(
         nphDefocusGroup=group.number,
         nphGroupDefocusU=group.defocus_u,
@@ -105,6 +123,7 @@ def stack_particles(
 
 
 def as_group(values: Sequence[Any]) -> Group:
-    """The group that a job's params hold as a plain tuple (number, micrographs, defocus U, V, angle)."""
-    number, micrographs, defocus_u, defocus_v, angle = values
-    return Group(int(number), tuple(micrographs), float(defocus_u), float(defocus_v), float(angle))
+    """The group that a job's params hold as a plain tuple (number, micrographs, defocus U, V, angle, fits by hand)."""
+    number, micrographs, defocus_u, defocus_v, angle, by_hand = values
+    fits = tuple(tuple(fit) for fit in by_hand)
+    return Group(int(number), tuple(micrographs), float(defocus_u), float(defocus_v), float(angle), fits)

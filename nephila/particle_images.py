@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from nephila.errors import InputError
+from nephila.fourier import irfft2, rfft2
 from nephila.io.mrc import Stack, open_stack
 
 
@@ -73,3 +74,19 @@ class ParticleImages:
             row = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2)))[0])
             raise InputError(f"{self._stacks[stack[row]].path}: image {index[row] + 1} holds NaN or infinite values")
         return out
+
+
+class CorrectedImages(ParticleImages):
+    """Images whose transforms are multiplied by `phases`, complex64 [n, n // 2 + 1], as they are read."""
+
+    def __init__(
+        self, table: pd.DataFrame, phases: npt.NDArray[np.complex64], folder: str | os.PathLike[str] = "."
+    ) -> None:
+        super().__init__(table, folder)
+        if phases.shape != (self.n, self.n // 2 + 1):
+            raise InputError(f"particle images of {self.n} px where {phases.shape[0]} px are stated (_rlnImageSize)")
+        self._phases = phases
+
+    def __getitem__(self, rows: slice | int) -> npt.NDArray[np.float32]:
+        images = super().__getitem__(rows)
+        return irfft2(rfft2(images) * self._phases, self.n) if isinstance(rows, slice) else images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -14,9 +15,10 @@ from nephila.ctf import Optics
 from nephila.fourier import centred_rfft2
 from nephila.geometry import euler_matrix
 from nephila.job import Progress
-from nephila.partial_sum import PartialSum
-from nephila.particle_images import ParticleImages
+from nephila.optics_groups import OpticsGroup
+from nephila.partial_sum import GridShape, PartialSum
 from nephila.plan import BLOCK
+from nephila.sampling import ImageSampling, OpticsState, image_kinds, noise_and_amplitude
 
 Float32 = npt.NDArray[np.float32]
 CtfMode = Literal["group", "particle", "none"]
@@ -25,10 +27,18 @@ GROUP_COLUMNS = ("nphGroupDefocusU", "nphGroupDefocusV", "nphGroupDefocusAngle")
 PARTICLE_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 
 
-def ctf_planes(table: pd.DataFrame, n: int, pixel_size: float, optics: Optics, mode: CtfMode) -> Float32:
+def ctf_planes(
+    table: pd.DataFrame,
+    n: int,
+    pixel_size: float,
+    optics: Optics,
+    mode: CtfMode,
+    group: OpticsGroup | None = None,
+) -> Float32:
     """CTF of each row, float32 [1 or m, n, n // 2 + 1]: one plane where all rows share their defocus.
 
     mode: "group" takes the defocus group's average, "particle" each particle's own, "none" is 1 everywhere.
+    group: the optics group, where its magnification and even aberrations count.
     """
     if mode == "none":
         return np.ones((1, n, n // 2 + 1), dtype=np.float32)
@@ -37,7 +47,12 @@ def ctf_planes(table: pd.DataFrame, n: int, pixel_size: float, optics: Optics, m
     if len(values) and (values == values[0]).all():
         values = values[:1]
     u, v, angle = values.T
-    return ParticleCtfs(u, v, angle, optics, pixel_size).planes(slice(None), n)
+    return ParticleCtfs(u, v, angle, optics, pixel_size, group=group).planes(slice(None), n)
+
+
+def kind_planes(table: pd.DataFrame, sampling: ImageSampling, mode: CtfMode) -> Float32:
+    """`ctf_planes` of images of one sampling."""
+    return ctf_planes(table, sampling.box, sampling.pixel_size, sampling.optics, mode, sampling.group)
 
 
 def pose_matrices(table: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -65,33 +80,54 @@ def backproject_table(
     mode: CtfMode,
     *,
     max_radius: int | None = None,
-    noise_weights: npt.ArrayLike | None = None,
+    noise: npt.ArrayLike | None = None,
+    states: Mapping[int, OpticsState] | None = None,
     threads: int = 1,
     progress: str | None = None,
 ) -> PartialSum:
     """Sums over the particles of a table, in the poses that it states; images are read block by block.
 
+    Particles of other pixel sizes or boxes (columns of `SAMPLING_COLUMNS`) enter on their own Fourier grids, those of optics groups
+    with aberrations (`ABERRATION_COLUMNS`) corrected for these.
+
     Parameters
     ----------
+    pixel_size, box : of the map, and of the images where the table states no others
     max_radius : finest shell kept, Fourier px; Nyquist where None
-    noise_weights : by shell, 1 / noise power
+    noise : power of the noise by shell of the map; 1 where None
+    states : noise and amplitude of optics groups, where they were measured
     progress : what to call the work in the log
     """
-    images = ParticleImages(table)
-    projector = Backprojector(box, max_radius=max_radius, pending_bytes=PENDING_BYTES)
     counter = Progress(len(table), progress) if progress else None
-    for first in range(0, len(table), BLOCK):
-        rows = slice(first, min(first + BLOCK, len(table)))
-        part = table.iloc[rows]
-        projector.insert(
-            centred_rfft2(images[rows]),
-            pose_matrices(part),
-            ctf_planes(part, box, pixel_size, optics, mode),
-            particle_weights(part),
-            noise_weights,
-            pose_shifts(part, pixel_size),
-            threads,
+    total: PartialSum | None = None
+    for kind in image_kinds(table, box, pixel_size, optics):
+        mine, sampling = kind.of(table), kind.sampling
+        images = sampling.images_of(mine)
+        power, amplitude = noise_and_amplitude(
+            sampling, np.ones(box // 2 + 1) if noise is None else noise, states or {}
         )
-        if counter:
-            counter.step(len(part))
-    return projector.partial_sum()
+        projector = Backprojector(
+            box, max_radius=max_radius, pending_bytes=PENDING_BYTES, image_side=sampling.box,
+            image_scale=sampling.scale, image_magnification=sampling.magnification,
+        )  # fmt: skip
+        for first in range(0, len(mine), BLOCK):
+            rows = slice(first, min(first + BLOCK, len(mine)))
+            part = mine.iloc[rows]
+            projector.insert(
+                centred_rfft2(images[rows]),
+                pose_matrices(part),
+                scaled(kind_planes(part, sampling, mode), amplitude),
+                particle_weights(part),
+                sampling.noise_weights(power),
+                pose_shifts(part, sampling.pixel_size),
+                threads,
+            )
+            if counter:
+                counter.step(len(part))
+        total = projector.partial_sum() if total is None else total.add(projector.partial_sum())
+    return PartialSum.empty(GridShape.of(box, 2.0, max_radius)) if total is None else total
+
+
+def scaled(planes: Float32, amplitude: float) -> Float32:
+    """CTFs times the amplitude of projections in the images: what makes images of a density."""
+    return planes if amplitude == 1.0 else planes * np.float32(amplitude)

@@ -10,18 +10,20 @@ Conventions (docs/conventions.md): `F_image(kx, ky) = F_volume(kx A[0] + ky A[1]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from nephila.aberrations import largest_stretch, magnified_rows
 from nephila.errors import InputError
 from nephila.fourier import centred_rfftn, irfft2
 from nephila.kernels.kaiser import kaiser_bessel_beta, kaiser_bessel_transform
 from nephila.kernels.slices import Grid, SliceSamples, slice_transform
 from nephila.kernels.taps import WIDTH, weight_table
+from nephila.optics_groups import Matrix2
 
 Float32 = npt.NDArray[np.float32]
 Complex64 = npt.NDArray[np.complex64]
@@ -66,6 +68,7 @@ class FourierProjector:
     padding : size of the padded grid over n (what was asked for, rounded up to a good size)
     max_radius : Fourier pixels of the box n up to which slices are filled
     transform : complex64 [nz, ny, nx], centred half transform, cropped: x from -1, y and z about index `origin`
+    magnification : of the images, M00, M01, M10, M11, or None: slices are taken at M k
     """
 
     n: int
@@ -74,6 +77,7 @@ class FourierProjector:
     transform: Complex64
     origin: int
     beta: float
+    magnification: Matrix2 | None = None
 
     @classmethod
     def from_volume(
@@ -109,6 +113,22 @@ class FourierProjector:
         whole = centred_rfftn(padded, threads)
         transform, origin = _crop_transform(whole, int(np.ceil(radius * actual)))
         return cls(n, actual, radius, transform, origin, beta)
+
+    def for_images(self, n: int, scale: float, magnification: Matrix2 | None = None) -> FourierProjector:
+        """The same volume for images of side n whose Fourier pixel is `scale` of the volume's: no copy, no resampling.
+
+        magnification : M00, M01, M10, M11 of the images; slices are then taken at M k
+        Slices and bands then count in the images' Fourier pixels; amplitudes stay those of the volume's transform.
+        """
+        if n == self.n and scale == 1.0 and magnification is None:
+            return self
+        if n < 8 or not 0.1 < scale < 10:
+            raise InputError(
+                f"images of side {n} at {scale:g} times the reference's Fourier pixel: no sensible sampling"
+            )
+        reach = scale if magnification is None else scale * largest_stretch(magnification)
+        limit = min(n // 2, int(np.floor(self.max_radius / reach + 1e-9)))
+        return replace(self, n=n, padding=self.padding * scale, max_radius=max(limit, 1), magnification=magnification)
 
     @property
     def grid(self) -> Grid:
@@ -186,6 +206,8 @@ class FourierProjector:
     ) -> None:
         """Fill the given samples of slices [m, ...]; the others stay as they are."""
         flat = out.reshape(len(matrices), int(np.prod(out.shape[1:])))
+        if self.magnification is not None:
+            matrices = magnified_rows(self.magnification, matrices).astype(np.float32)
         slice_transform(
             self.grid,
             samples,

@@ -9,10 +9,39 @@ import pandas as pd
 from nephila.errors import InputError
 from nephila.fourier import butterworth, lowpass
 from nephila.geometry import euler_matrix, quasi_even_directions
+from nephila.io.mrc import read_volume
 from nephila.projection import FourierProjector
+from nephila.relabelling import refuse_relabelled
 from nephila.resize import resize_volume
 
 Float32 = npt.NDArray[np.float32]
+SAME_PIXEL_SIZE = 0.001
+"""A; RELION's limit for a reference that belongs to its particles."""
+
+
+def read_reference(
+    path: str, given_pixel_size: float | None, sampling: str, wanted_pixel_size: float, box: int
+) -> tuple[Float32, float]:
+    """A starting volume and its pixel size (A): `given_pixel_size`, or the header's where that is None.
+
+    sampling : "trust" takes any pixel size and box (the volume is resampled afterwards), "refuse" only the project's
+
+    Raises
+    ------
+    InputError
+        The volume was relabelled, or its sampling is not the project's and `sampling` says "refuse".
+    """
+    refuse_relabelled(path, given_pixel_size)
+    volume, stated = read_volume(path)
+    pixel_size = given_pixel_size or stated
+    other = abs(pixel_size - wanted_pixel_size) > SAME_PIXEL_SIZE or len(volume) != box
+    if sampling == "refuse" and other:
+        raise InputError(
+            f"{path}: {len(volume)} px of {pixel_size:.6g} A, the project has {box} px of {wanted_pixel_size:.6g} A; give a map of "
+            "that sampling, or set reference.sampling: trust (the header is believed and the map resampled) or "
+            "reference.pixel_size (the header is wrong)"
+        )
+    return volume, pixel_size
 
 
 def fit_reference(

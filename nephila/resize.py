@@ -62,6 +62,21 @@ def resize_volume(
     return whole, float(new_pixel_size)
 
 
+def resize_images(images: npt.ArrayLike, old_pixel_size: float, new_pixel_size: float, new_box: int) -> Float32:
+    """Images [m, n, n] at another pixel size (A) and box, as `resize_volume` does it; each border is continued by its average."""
+    data = np.asarray(images, dtype=np.float32)
+    if data.ndim != 3 or data.shape[1] != data.shape[2] or data.shape[1] < 4:
+        raise InputError(f"resize: square images of side 4 or more are needed, not {data.shape}")
+    inside, matrix = _interpolation(data.shape[1], new_pixel_size / old_pixel_size, new_box)
+    rim = np.concatenate(
+        [data[:, [0, -1], :].reshape(len(data), -1), data[:, 1:-1, [0, -1]].reshape(len(data), -1)], axis=1
+    )
+    border = rim.mean(axis=1, dtype=np.float64).astype(np.float32)[:, None, None]
+    whole = np.broadcast_to(border, (len(data), new_box, new_box)).copy()
+    whole[:, inside, inside] += np.einsum("ay,myx,bx->mab", matrix, data - border, matrix, optimize=True)
+    return whole
+
+
 def pad_or_window(volume: npt.ArrayLike, new_box: int) -> Float32:
     """Change the box of a cubic volume [n, n, n] without resampling: cut, or pad with the border's average.
 

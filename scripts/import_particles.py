@@ -1,17 +1,29 @@
 """List the particles of another program's table, or of several, after a check that they fit the configuration."""
 
-from nephila.import_particles import check_aberrations, check_against_config, list_particles, read_given_tables
+from nephila.import_particles import (
+    check_aberrations,
+    check_against_config,
+    check_samplings,
+    list_particles,
+    read_given_tables,
+)
 from nephila.io.tables import write_table
 from nephila.job import logger, start_job
 from nephila.picking.tables import count_picks
+from nephila.sampling import without_aberrations
 
 with start_job(snakemake) as job:  # noqa: F821
     tables = [str(path) for path in job.input]
     source = ", ".join(tables)
     given = read_given_tables(tables, stacks=True)
-    check_against_config(given, job.params.pixel_size, job.params.box, job.params.optics, source)
-    ignore, diameter = job.params.ignore_aberrations, job.params.diameter
-    for line in check_aberrations(given, job.params.pixel_size, diameter, ignore, source):
+    several, ignore, diameter = job.params.several, job.params.ignore_aberrations, job.params.diameter
+    pixel_size, box, finest = job.params.pixel_size, job.params.box, job.params.pixel_size
+    if several:
+        for line in check_samplings(without_aberrations(given) if ignore else given, pixel_size, box, diameter, source):
+            logger.info(line)
+        finest = float(given["rlnImagePixelSize"].min())
+    check_against_config(given, pixel_size, box, job.params.optics, source, several=several)
+    for line in check_aberrations(given, finest, diameter, ignore, source, several=several):
         logger.warning(line)
     table = list_particles(given)
     names = list(dict.fromkeys(table["rlnMicrographName"]))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nephila.aberrations import magnified
 from nephila.alignment.ctfs import ParticleCtfs
 from nephila.errors import InputError
 from nephila.fourier import rfft2
 from nephila.kernels.modulation import gather_samples, row_powers
 from nephila.kernels.pose import BandSamples, Particle
+from nephila.optics_groups import Matrix2
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -51,6 +53,14 @@ class SampleSet:
         )
         counts = np.cumsum(np.bincount(level, minlength=len(bands)))
         return cls(band, (ky % n) * (n // 2 + 1) + kx, counts.astype(np.int64), radius)
+
+    def magnified(self, matrix: Matrix2) -> BandSamples:
+        """What the kernels need to sample the reference at M k; shifts still count in k.
+
+        Their slopes by the shift are then M times the true ones, which vanish in the same places.
+        """
+        kx, ky = (k.astype(np.float32) for k in magnified(matrix, self.band.kx, self.band.ky))
+        return self.band._replace(kx=kx, ky=ky)
 
     def root_weights(self, weights_by_shell: npt.ArrayLike | None) -> Float32:
         """Square roots of the weights of the samples, from one weight per shell (interpolated); 1 without."""

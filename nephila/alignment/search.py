@@ -23,7 +23,7 @@ from nephila.alignment.samples import CtfSource, SampleSet, is_shared
 from nephila.alignment.settings import AlignmentResult, AlignmentSettings, Poses
 from nephila.errors import InputError
 from nephila.kernels.candidates import Plan, refine_batch
-from nephila.kernels.pose import Limits, Particle
+from nephila.kernels.pose import BandSamples, Limits, Particle
 from nephila.projection import FourierProjector
 
 Float32 = npt.NDArray[np.float32]
@@ -138,6 +138,7 @@ class _Run:
     prior_rotations: Float64
     prior_shifts: Float64
     block: int  # rows of a batch
+    band: BandSamples  # where the reference is sampled: that of `samples`, or at M k
 
     @classmethod
     def prepare(
@@ -167,6 +168,7 @@ class _Run:
             weights_by_shell is not None,
             *(np.zeros(0), np.zeros(0)) if prior is None else (prior.matrices, prior.shifts),
             max(BLOCK, _LOCAL_PIXELS // projector.n**2) if local else BLOCK,
+            samples.band if projector.magnification is None else samples.magnified(projector.magnification),
         )  # fmt: skip
         if not local:
             run._prepare_coarse(int(samples.counts[levels.index(coarse_band)]))
@@ -272,7 +274,7 @@ class _Run:
         scores = np.full(rotations.shape[:2], -np.inf)
         amplitudes = np.zeros(rotations.shape[:2])
         grid = self.projector.grid
-        refine_batch(grid, self.samples.band, self.plan, batch.particle, poses, limits, scores, amplitudes)
+        refine_batch(grid, self.band, self.plan, batch.particle, poses, limits, scores, amplitudes)
         batch.take(poses[0], poses[1] + half, scores, amplitudes, poses[2])
 
     def search_grid_near_prior(self, batch: Batch) -> None:

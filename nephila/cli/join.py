@@ -23,9 +23,11 @@ def join(tables: tuple[Path, ...], out: Path, rename: bool) -> None:
     zero Zernike coefficients. Paths of images stay as they are.
     """
     from nephila.errors import InputError
-    from nephila.joining import join_particle_sets
+    from nephila.joining import join_particle_sets, refuse_micrographs
     from nephila.optics_groups import read_particle_set, with_image_sizes, write_particle_set
 
+    for path in tables:
+        refuse_micrographs(path)
     if out.resolve() in [path.resolve() for path in tables]:
         raise InputError(f"{out}: is one of the tables to join; write to another file")
     joined = join_particle_sets([with_image_sizes(read_particle_set(path)) for path in tables], rename=rename)

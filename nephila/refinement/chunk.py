@@ -16,7 +16,7 @@ from nephila.errors import InputError
 from nephila.fourier import centred_rfft2
 from nephila.job import Progress, logger
 from nephila.particle_images import ParticleImages
-from nephila.particle_sums import ctf_planes, particle_weights, pose_matrices, pose_shifts
+from nephila.particle_sums import kind_planes, particle_weights, pose_matrices, pose_shifts, scaled
 from nephila.plan import BLOCK, chunk_rows
 from nephila.projection import FourierProjector
 from nephila.refinement.model import Decision, RefinementModel
@@ -24,6 +24,7 @@ from nephila.refinement.noise import NoiseSum, measure_noise
 from nephila.refinement.schedule import decision_of, grid_radius
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums
+from nephila.sampling import AMPLITUDE, ImageSampling, image_kinds, is_uniform, noise_and_amplitude
 from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]
@@ -69,19 +70,29 @@ def refine_chunk(
     if reference.shape[0] != settings.box:
         raise InputError(f"the reference has a side of {reference.shape[0]} px, the particles {settings.box}")
     if not len(table):
-        return table, ChunkSums({}, NoiseSum.empty(settings.box))
+        return table, ChunkSums({}, NoiseSum.empty(settings.box) if is_uniform(table) else None)
     decision = decision_of(model, settings)
     projector = FourierProjector.from_volume(reference, max_radius=decision.band)
-    images = ParticleImages(table)
     table = with_weights(table, model)
     logger.info("%s search, step %.1f degrees, band %d", decision.search, decision.angular_step_deg, decision.band)
-    # the transforms of n x n pixels of variance 1 have the power n^2: with these weights explained power is log likelihood
-    weights = 1.0 / (model.noise * settings.box**2)
-    result = align_table(table, images, projector, decision, weights, settings, optics, threads)
-    aligned = with_poses(table, result, settings.pixel_size)
-    insertions = weighted_poses(aligned, result, settings.pixel_size)
-    sums = sum_chunk(aligned, images, projector, decision.band, model.noise, settings, optics, threads, insertions)
-    return aligned, sums
+    parts, total = [], ChunkSums({}, None)
+    kinds = image_kinds(table, settings.box, settings.pixel_size, optics)
+    for kind in kinds:
+        mine, sampling = kind.of(table), kind.sampling
+        own = projector.for_images(sampling.box, sampling.scale, sampling.magnification)
+        images = sampling.images_of(mine)
+        power, amplitude = noise_and_amplitude(sampling, model.noise, model.optics)
+        result = align_table(mine, images, own, decision, power, settings, sampling, threads)
+        aligned = with_poses(mine, result, sampling.pixel_size, decision.search == "exhaustive")
+        insertions = weighted_poses(aligned, result, sampling.pixel_size)
+        sums = sum_chunk(aligned, images, own, decision.band, power, settings, sampling, threads, insertions, amplitude)
+        if is_uniform(table):
+            return aligned, sums
+        total.groups.update(sums.groups)
+        assert sums.noise is not None
+        total.optics[sampling.number] = sums.noise
+        parts.append(aligned.assign(**{AMPLITUDE: result.amplitude}).set_axis(kind.rows))
+    return pd.concat(parts).sort_index(ignore_index=False).reset_index(drop=True), total
 
 
 def align_table(
@@ -91,17 +102,18 @@ def align_table(
     decision: Decision,
     noise: npt.NDArray[np.float64],
     settings: IterationSettings,
-    optics: Optics,
+    sampling: ImageSampling,
     threads: int,
 ) -> AlignmentResult:
-    """Poses of a table's particles against a reference, searched as `decision` says.
+    """Poses of a table's particles against a reference, searched as `decision` says (its band on the reference's grid).
 
-    `noise`: weights by shell, 1 / power of the images' transforms, so that a match squared is a log likelihood.
+    projector : on the images' grid; `noise`: power per pixel by the images' shells. The transforms of n x n pixels of variance
+    1 have the power n^2: weighted so, a match squared is a log likelihood.
     """
-    pixel_size = settings.pixel_size
+    pixel_size, band = sampling.pixel_size, sampling.band(decision.band)
 
     def planes(first: int, last: int) -> Float32:
-        return ctf_planes(table.iloc[first:last], settings.box, pixel_size, optics, settings.ctf)
+        return kind_planes(table.iloc[first:last], sampling, settings.ctf)
 
     exhaustive = decision.search == "exhaustive"
     options = AlignmentSettings(
@@ -109,9 +121,9 @@ def align_table(
         angular_step_deg=decision.angular_step_deg,
         in_plane_step_deg=decision.angular_step_deg,
         shift_range_px=decision.shift_range / pixel_size,
-        coarse_band=min(coarse_band(decision.angular_step_deg), decision.band),
+        coarse_band=min(sampling.band(coarse_band(decision.angular_step_deg)), band),
         candidates=CANDIDATES,
-        final_band=decision.band,
+        final_band=band,
         range_deg=None if exhaustive else decision.search_range_deg,
         symmetry=point_group_matrices(settings.symmetry),
         marginal=MARGINAL if exhaustive and settings.search == "continuous" else 0,
@@ -120,7 +132,7 @@ def align_table(
     prior = Poses(*(table[name].to_numpy() for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")), *shifts.T)
     counter = Progress(len(table), "aligned")
     common: dict[str, Any] = {
-        "weights_by_shell": noise,
+        "weights_by_shell": 1.0 / (noise * sampling.box**2),
         "threads": threads,
         "progress": lambda done: counter.step(done - counter.done),
     }
@@ -134,8 +146,14 @@ def coarse_band(step_deg: float) -> int:
     return 8 if step_deg > 12 else 10
 
 
-def with_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) -> pd.DataFrame:
-    """The table with the poses of an alignment: angles in degrees, origins in A, rounded to what the STAR file keeps."""
+def with_poses(
+    table: pd.DataFrame, result: AlignmentResult, pixel_size: float, everywhere: bool = False
+) -> pd.DataFrame:
+    """The table with the poses of an alignment: angles in degrees, origins in A, rounded to what the STAR file keeps.
+
+    everywhere: whether all poses were searched, so that there are runners-up (0 where a particle has none); otherwise those of
+    the last such search stay.
+    """
     columns: dict[str, Any] = {
         "rlnAngleRot": np.round(result.poses.rot, 4),
         "rlnAngleTilt": np.round(result.poses.tilt, 4),
@@ -144,7 +162,8 @@ def with_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) 
         "rlnOriginYAngst": np.round(result.poses.shift_y * pixel_size, 4),
         "nphCorrelation": np.round(result.correlation, 6),
     }
-    if np.isfinite(result.runner_up).any():
+    # by the search and not by what was found: a chunk may hold a single particle, which has none
+    if everywhere:
         columns["nphRunnerUp"] = np.round(np.nan_to_num(result.runner_up), 6)
     return table.assign(**columns)
 
@@ -196,15 +215,19 @@ def sum_chunk(
     band: int,
     noise: npt.NDArray[np.float64],
     settings: IterationSettings,
-    optics: Optics,
+    sampling: ImageSampling,
     threads: int,
     insertions: WeightedPoses | None = None,
+    amplitude: float = 1.0,
 ) -> ChunkSums:
-    """Noise against the reference in the table's poses, and gridded sums by defocus group in weighted ones (none: the table's)."""
-    poses = insertions or WeightedPoses.single(table, settings.pixel_size)
-    n, pixel_size = settings.box, settings.pixel_size
-    radius = grid_radius(band, n)
-    weights = 1.0 / noise
+    """Noise against the reference in the table's poses, and gridded sums by defocus group in weighted ones (none: the table's).
+
+    projector, noise : on the images' grid; band : on the reference's; amplitude : of projections in the images
+    """
+    n, pixel_size = sampling.box, sampling.pixel_size
+    poses = insertions or WeightedPoses.single(table, pixel_size)
+    radius, own_band = grid_radius(band, settings.box), sampling.band(band)
+    weights = sampling.noise_weights(noise)
     matrices, shifts = pose_matrices(table), pose_shifts(table, pixel_size)
     groups = table["nphDefocusGroup"].to_numpy()
     certain = particle_weights(table)
@@ -216,12 +239,16 @@ def sum_chunk(
         cuts = first + np.flatnonzero(np.diff(groups[first:end])) + 1
         for a, b in zip([first, *cuts], [*cuts, end], strict=True):
             transforms = centred_rfft2(images[a:b])
-            planes = ctf_planes(table.iloc[a:b], n, pixel_size, optics, settings.ctf)
-            slices = projector.slices(matrices[a:b], band)
-            total.add(measure_noise(transforms, slices, planes, shifts[a:b], band))
+            planes = kind_planes(table.iloc[a:b], sampling, settings.ctf)
+            slices = projector.slices(matrices[a:b], own_band)
+            total.add(measure_noise(transforms, slices, planes, shifts[a:b], own_band))
+            planes = scaled(planes, amplitude)
             group = int(groups[a])
             if group not in backprojectors:
-                backprojectors[group] = Backprojector(n, max_radius=radius)
+                backprojectors[group] = Backprojector(
+                    settings.box, max_radius=radius, image_side=n, image_scale=sampling.scale,
+                    image_magnification=sampling.magnification,
+                )  # fmt: skip
             rows, which = np.nonzero(poses.weights[a:b])
             likely = poses.weights[a + rows, which] * certain[a + rows]
             backprojectors[group].insert(

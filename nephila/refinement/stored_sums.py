@@ -14,7 +14,7 @@ import numpy as np
 from nephila.errors import InputError
 from nephila.partial_sum import GridShape, PartialSum
 from nephila.refinement.noise import NoiseSum
-from nephila.refinement.sums import ChunkSums
+from nephila.refinement.sums import ChunkSums, add_optics
 
 
 class StoredGroups(Mapping[int, PartialSum]):
@@ -28,6 +28,7 @@ class StoredGroups(Mapping[int, PartialSum]):
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         self.noise: NoiseSum | None = None
+        self.optics: dict[int, NoiseSum] = {}
         self._files: dict[int, list[str | os.PathLike[str]]] = {}
         self._headers: dict[str | os.PathLike[str], dict[str, dict[str, object]]] = {}
         for path in paths:
@@ -37,6 +38,7 @@ class StoredGroups(Mapping[int, PartialSum]):
                     if header["noise"] is not None:
                         noise = NoiseSum(archive["residual"], archive["signal"], header["noise"])
                         self.noise = noise if self.noise is None else self.noise.add(noise)
+                    add_optics(self.optics, archive, header)
                     self._headers[path] = header["groups"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise _unreadable(path, error) from error
@@ -70,7 +72,7 @@ class StoredGroups(Mapping[int, PartialSum]):
 def open_chunks(paths: Iterable[str | os.PathLike[str]]) -> ChunkSums:
     """The sum over chunks as `add_chunks` gives it, its groups read one at a time."""
     groups = StoredGroups(paths)
-    return ChunkSums(groups, groups.noise)  # type: ignore[arg-type]
+    return ChunkSums(groups, groups.noise, groups.optics)  # type: ignore[arg-type]
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> InputError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,15 @@ from nephila.refinement.noise import NoiseSum
 
 @dataclass
 class ChunkSums:
-    """Sums of a chunk: gridded slices by defocus group, and the noise by shell (None where it was not measured)."""
+    """Sums of a chunk: gridded slices by defocus group, and the noise by shell (None where it was not measured).
+
+    optics : the noise by optics group and the images' own shells, where images are of several pixel sizes or boxes; `noise`
+        is None then
+    """
 
     groups: dict[int, PartialSum]
     noise: NoiseSum | None
+    optics: dict[int, NoiseSum] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to an uncompressed .npz in one step."""
@@ -30,12 +36,23 @@ class ChunkSums:
                 for number, part in self.groups.items()
             },
             "noise": self.noise.particles if self.noise else None,
+            "optics": {str(number): noise.particles for number, noise in self.optics.items()},
         }
         arrays = {f"group_{number}": _narrow(part.sums) for number, part in self.groups.items()}
         if self.noise:
             arrays |= {"residual": self.noise.residual, "signal": self.noise.signal}
+        for number, noise in self.optics.items():
+            arrays |= {f"residual_{number}": noise.residual, f"signal_{number}": noise.signal}
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+
+
+def add_optics(total: dict[int, NoiseSum], archive: Mapping[str, Any], header: dict[str, Any]) -> None:
+    """Add the noise by optics group of an opened file of sums."""
+    for key, particles in header.get("optics", {}).items():
+        noise = NoiseSum(archive[f"residual_{key}"], archive[f"signal_{key}"], particles)
+        here = total.get(int(key))
+        total[int(key)] = noise if here is None else here.add(noise)
 
 
 def _narrow(sums: np.ndarray) -> np.ndarray:
@@ -62,6 +79,7 @@ def add_chunks(paths: Iterable[str | os.PathLike[str]]) -> ChunkSums:
                 if header["noise"] is not None:
                     noise = NoiseSum(archive["residual"], archive["signal"], header["noise"])
                     total.noise = noise if total.noise is None else total.noise.add(noise)
+                add_optics(total.optics, archive, header)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a file of partial sums ({error}); delete it and run again") from error
     return total

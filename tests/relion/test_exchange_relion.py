@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nephila.aberrations import even_term, zernike
 from nephila.conversion import convert
 from nephila.ctf import Optics, ctf_2d
 from nephila.errors import InputError
 from nephila.fsc import fourier_shell_correlation
 from nephila.geometry import euler_matrix
-from nephila.ignored_aberrations import even_term, zernike
 from nephila.io.cryosparc import CryosparcSettings, cryosparc_particles, link_stacks
 from nephila.io.mrc import open_stack, read_image, write_stack, write_volume
 from nephila.io.spider import read_spider, write_document, write_spider

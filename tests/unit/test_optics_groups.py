@@ -1,4 +1,4 @@
-"""Optics groups: read, checked, written back without loss; joined by name; and what no stage corrects is never silent."""
+"""Optics groups: read, checked, written back without loss; joined by name; and what is not corrected is never silent."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nephila.aberrations import even_term, odd_term, zernike
 from nephila.cli import main
 from nephila.config import parse_config
 from nephila.errors import InputError
-from nephila.ignored_aberrations import even_term, ignored_aberrations, odd_term, zernike
+from nephila.ignored_aberrations import ignored_aberrations
 from nephila.import_particles import (
     check_aberrations,
     check_against_config,
@@ -295,7 +296,7 @@ def test_particles_with_aberrations_are_refused_or_warned_about(tmp_path: Path) 
     )
     two_sizes = read_given_particles(write_set(tmp_path / "d.star", [group(), group(2, "two", pixel_size=1.4)]))
     optics = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1, "phase_shift_deg": 0.0}
-    with pytest.raises(InputError, match="_rlnImagePixelSize is 1.4 in row 2.*particles of one kind"):
+    with pytest.raises(InputError, match="_rlnImagePixelSize is 1.4 in row 2.*input.optics_groups: several"):
         check_against_config(two_sizes, 1.25, 64, optics, "d.star")
     plain = read_given_particles(write_set(tmp_path / "c.star", [group()]))
     assert check_aberrations(plain, 1.25, 200.0, False, "c.star") == []
