@@ -27,6 +27,17 @@ def rotational_power(volume: npt.ArrayLike, threads: int = 1) -> Float64:
     return np.asarray(power / counts[:shells])
 
 
+def rotational_amplitude(volume: npt.ArrayLike, threads: int = 1) -> Float64:
+    """Mean |F| of a volume over shells 0 to n // 2: what a Guinier plot shows."""
+    data = _check(volume)
+    n = data.shape[0]
+    size = np.abs(rfftn(data, threads)).ravel()
+    weights = np.broadcast_to(half_weights(n), (n, n, n // 2 + 1)).ravel()
+    index = shell_index_3d(n).ravel()
+    total, counts = (np.bincount(index, weights=w, minlength=n // 2 + 1) for w in (size * weights, weights))
+    return np.asarray((total / counts)[: n // 2 + 1])
+
+
 def enhance_amplitudes(
     volume: npt.ArrayLike,
     frequency: npt.ArrayLike,
@@ -109,7 +120,7 @@ def estimate_b_factor(
     n = data.shape[0]
     shells = np.arange(n // 2 + 1)
     k2 = (shells / (n * pixel_size)) ** 2
-    amplitude = np.sqrt(rotational_power(data))
+    amplitude = rotational_amplitude(data)
     if fsc is not None:
         curve = np.clip(np.asarray(fsc, dtype=np.float64), 0.0, 1.0)
         amplitude = amplitude * np.sqrt(2 * curve / (1 + curve))

@@ -126,7 +126,14 @@ def summarise(path: PathLike) -> MrcSummary:
         return MrcSummary(kind, shape, mode, _pixel_size(handle), low, high, mean, deviation, missing)
 
 
-def _write(path: PathLike, array: npt.NDArray[Any], pixel_size: float, volume: bool) -> None:
+def read_labels(path: PathLike) -> list[str]:
+    """Text labels of an MRC header, without empty ones."""
+    with _opened(path, mmap=True) as handle:
+        texts = [bytes(label).split(b"\0")[0].decode("latin-1").strip() for label in handle.header.label]
+    return [text for text in texts if text]
+
+
+def _write(path: PathLike, array: npt.NDArray[Any], pixel_size: float, volume: bool, label: str = "") -> None:
     with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as handle:
         handle.set_data(array)
         if array.ndim == 3:
@@ -138,6 +145,9 @@ def _write(path: PathLike, array: npt.NDArray[Any], pixel_size: float, volume: b
         handle.header.label[:] = b""
         handle.header.label[0] = b"Nephila"
         handle.header.nlabl = 1
+        if label:
+            handle.header.label[1] = label[:80].encode("ascii", "replace")
+            handle.header.nlabl = 2
 
 
 def write_image(path: PathLike, array: npt.ArrayLike, pixel_size: float) -> None:
@@ -145,9 +155,9 @@ def write_image(path: PathLike, array: npt.ArrayLike, pixel_size: float) -> None
     _write(path, np.asarray(array, dtype=np.float32), pixel_size, volume=False)
 
 
-def write_volume(path: PathLike, array: npt.ArrayLike, pixel_size: float) -> None:
-    """Write a volume [nz, ny, nx] as float32 (MRC mode 2, ISPG 1)."""
-    _write(path, np.asarray(array, dtype=np.float32), pixel_size, volume=True)
+def write_volume(path: PathLike, array: npt.ArrayLike, pixel_size: float, label: str = "") -> None:
+    """Write a volume [nz, ny, nx] as float32 (MRC mode 2, ISPG 1); `label` (80 characters) goes into the header."""
+    _write(path, np.asarray(array, dtype=np.float32), pixel_size, volume=True, label=label)
 
 
 def write_stack(path: PathLike, array: npt.ArrayLike, pixel_size: float, dtype: str = "float32") -> None:
