@@ -20,6 +20,8 @@ rule sel_by_group:
     input:
         particles="results/particles/ngood.star",
         def_avg="results/ctf/def_avg.star",
+        fits="results/ctf/micrographs.star",
+        edit=edit("defocus"),
     output:
         particles="results/alignment/sel_particles.star",
         groups="results/alignment/sel_group.star",
@@ -35,6 +37,7 @@ rule sel_by_group:
         pixel_size=CONFIG.pixel_size,
         box=CONFIG.box,
         name=CONFIG.project.name,
+        edit=edit_content("defocus"),
         code=code("sel_by_group"),
     message:
         "List the particles of each defocus group"
@@ -69,6 +72,34 @@ rule win2stk:
         "Stack the particles of group {wildcards.group}"
     script:
         "../scripts/win2stk.py"
+
+
+rule initial_model:
+    input:
+        stacks=by_group("results/alignment/group_{group}/data.mrcs"),
+        tables=by_group("results/alignment/group_{group}/sel_particles.star"),
+    output:
+        volume="results/reference/initial.mrc",
+        mirror="results/reference/initial_mirror.mrc",
+        tries="results/reference/initial.star",
+    log:
+        "logs/initial_model.log",
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.reference.initial.tries
+    resources:
+        mem_mb=memory("initial_model"),
+        runtime=minutes("initial_model"),
+    params:
+        settings=PROJECT.initial_model_settings,
+        pixel_size=CONFIG.pixel_size,
+        box=CONFIG.box,
+        optics=section("optics"),
+        code=code("initial_model"),
+    message:
+        "Make an initial model from the particles"
+    script:
+        "../scripts/initial_model.py"
 
 
 rule refproj:
