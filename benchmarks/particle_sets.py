@@ -111,12 +111,17 @@ def simulate(folder: Path, settings: SetSettings) -> pd.DataFrame:
     return table
 
 
+def project(subject: Phantom, angles: Float64, shifts: Float64, defocus: Float64, pixel: float) -> Float32:
+    """Images [m, n, n] without noise, with their CTF (astigmatism 400 A)."""
+    clean = subject.projections(euler_matrix(*angles.T), shifts)
+    planes = ctf_2d(subject.n, pixel, defocus + 200, defocus - 200, np.full(len(clean), 30.0), OPTICS)
+    return centred_irfft2(centred_rfft2(clean) * planes, subject.n)
+
+
 def _projections(
     subject: Phantom, angles: Float64, shifts: Float64, defocus: Float64, pixel: float, rows: slice
 ) -> Float32:
-    clean = subject.projections(euler_matrix(*angles[rows].T), shifts[rows])
-    planes = ctf_2d(subject.n, pixel, defocus[rows] + 200, defocus[rows] - 200, np.full(len(clean), 30.0), OPTICS)
-    return centred_irfft2(centred_rfft2(clean) * planes, subject.n)
+    return project(subject, angles[rows], shifts[rows], defocus[rows], pixel)
 
 
 def _scale(

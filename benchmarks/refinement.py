@@ -33,6 +33,7 @@ from nephila.particle_sums import pose_matrices
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 START = 50.0
+LOCAL_ORDER = 4  # RELION's default
 ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
 WORKER = 'relion_refine_mpi "$@"; status=$?; times > "cpu_$OMPI_COMM_WORLD_RANK.txt"; exit $status'
 
@@ -119,9 +120,16 @@ def judge(
     )
 
 
-def run_relion(folder: Path, settings: SetSettings, pixel: float, symmetry: str = "C1") -> tuple[float, float]:
-    """Auto-refine in folder/relion, once. CPU seconds of its two workers, and of everything (the master waits at full speed)."""
-    place = folder / "relion"
+def relion_folder(folder: Path, local_order: int) -> Path:
+    """Where RELION's run with local searches from this HEALPix order on is kept."""
+    return folder / ("relion" if local_order == LOCAL_ORDER else f"relion_local_{local_order}")
+
+
+def run_relion(
+    folder: Path, settings: SetSettings, pixel: float, symmetry: str = "C1", local_order: int = LOCAL_ORDER
+) -> tuple[float, float]:
+    """Auto-refine, once. CPU seconds of its two workers, and of everything (the master waits at full speed)."""
+    place = relion_folder(folder, local_order)
     record = place / "cpu.json"
     if record.exists():
         times = json.loads(record.read_text())
@@ -130,11 +138,12 @@ def run_relion(folder: Path, settings: SetSettings, pixel: float, symmetry: str 
     place.mkdir()
     command = [
         *("mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "sh", "-c", WORKER, "sh"),
-        *("--o", "relion/run", "--auto_refine", "--split_random_halves", "--i", "particles.star"),
+        *("--o", f"{place.name}/run", "--auto_refine", "--split_random_halves", "--i", "particles.star"),
         *("--ref", "reference.mrc", "--ini_high", str(START), "--ctf", "--ctf_corrected_ref", "--pad", "2"),
         *("--particle_diameter", f"{2.1 * 0.36 * settings.n * pixel:.1f}", "--flatten_solvent", "--zero_mask"),
         *("--solvent_mask", "mask.mrc", "--solvent_correct_fsc", "--oversampling", "1", "--healpix_order", "2"),
-        *("--auto_local_healpix_order", "4", "--offset_range", "5", "--offset_step", "2", "--sym", symmetry),
+        *("--auto_local_healpix_order", str(local_order), "--sym", symmetry),
+        *("--offset_range", "5", "--offset_step", "2"),
         *("--low_resol_join_halves", "40", "--norm", "--scale", "--j", "1", "--random_seed", "1", "--pool", "30"),
         *("--dont_combine_weights_via_disc", "--preread_images"),
     ]
@@ -163,15 +172,17 @@ def relion_outcome(
     pixel: float,
     symmetry: Float64 | None = None,
     group: str = "C1",
+    local_order: int = LOCAL_ORDER,
 ) -> Outcome:
     """RELION's result, from its last iteration."""
-    cpu = run_relion(folder, settings, pixel, group)
+    cpu = run_relion(folder, settings, pixel, group, local_order)
+    place = relion_folder(folder, local_order)
     true = read_blocks(folder / "truth.star")["particles"]
-    found = read_blocks(folder / "relion" / "run_data.star")["particles"]
+    found = read_blocks(place / "run_data.star")["particles"]
     rows = found["rlnImageName"].str.split("@").str[0].astype(int).to_numpy() - 1
     found = found.iloc[np.argsort(rows)].reset_index(drop=True)
     names = ("run_class001", "run_half1_class001_unfil", "run_half2_class001_unfil")
-    maps = [read_image(folder / "relion" / f"{name}.mrc")[0] for name in names]
+    maps = [read_image(place / f"{name}.mrc")[0] for name in names]
     mask = read_image(folder / "mask.mrc")[0]
     return judge("RELION", found, true, (maps[0], maps[1], maps[2]), subject, mask, pixel, cpu, symmetry)
 
@@ -257,6 +268,9 @@ def main() -> None:
     parser.add_argument("--kind", default="blobs", help="blobs (C1), ring (part of a D7 ring)")
     parser.add_argument("--relion-cache", type=Path, default=Path("results/refinement_benchmark"), metavar="FOLDER")
     parser.add_argument("--no-relion", action="store_true")
+    parser.add_argument(
+        "--local-order", type=int, default=LOCAL_ORDER, help="HEALPix order of RELION's first local search"
+    )
     given = parser.parse_args()
     print(
         "| set | program | truth 0.5 | halves 0.143 | truth 0.5, shell | median deg | > 10 deg | shift A | CPU s | all | share |"
@@ -271,7 +285,9 @@ def main() -> None:
             subject = phantom(settings)
             if not (folder / "truth.star").exists():
                 simulate(folder, settings)
-            relion = relion_outcome(folder, settings, subject, subject.pixel_size) if with_relion else None
+            relion = None
+            if with_relion:
+                relion = relion_outcome(folder, settings, subject, subject.pixel_size, local_order=given.local_order)
             if relion is not None:
                 print(line(name, relion, None), flush=True)
             own = own_outcome(folder, settings, subject, subject.pixel_size)

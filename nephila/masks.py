@@ -15,6 +15,10 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 
+MASK_RESOLUTION = 15.0
+NOISE_DEVIATIONS = 5.0
+
+
 @dataclass(frozen=True)
 class AutomaticMaskSettings:
     """How an automatic mask is made.
@@ -95,6 +99,42 @@ def automatic_mask(
     binary = ndimage.binary_fill_holes(binary)
     distance = ndimage.distance_transform_edt(~binary) * pixel_size
     return soft_edge(distance - chosen.extend, chosen.edge)
+
+
+def half_map_mask(
+    half1: npt.ArrayLike,
+    half2: npt.ArrayLike,
+    pixel_size: float,
+    diameter: float,
+    sphere: float,
+    edge: float = 12.0,
+) -> Float32 | None:
+    """Soft mask around the density that both half maps show at low resolution; None where there is nothing above their noise.
+
+    The mean of the halves is low-passed so far that the mask knows nothing of the details in which the halves are to be
+    independent. The noise is that of the halves' difference; density counts from NOISE_DEVIATIONS of it on, and from a
+    tenth of the way from the solvent to the brightest thousandth.
+
+    Args:
+        half1, half2: [n, n, n], without filter.
+        diameter: of the particle, A: sets the low-pass, an eighth of it, at least MASK_RESOLUTION and five pixels.
+        sphere: diameter beyond which nothing is taken, A.
+        edge: width of the soft edge, A; at least three pixels.
+    """
+    first, second = _check(half1), _check(half2)
+    resolution = max(diameter / 8, MASK_RESOLUTION, 5 * pixel_size)
+    mean = lowpass(0.5 * (first + second), pixel_size, resolution)
+    noise = lowpass(0.5 * (first - second), pixel_size, resolution)
+    radius = radius_from_centre(len(first))
+    reach = min(0.5 * sphere / pixel_size, len(first) / 2 - 1)
+    inside = radius <= reach
+    solvent = float(np.median(mean[(radius > reach) & (radius < len(first) / 2)]))
+    peak = float(np.quantile(mean[inside], 0.999))
+    threshold = solvent + max(NOISE_DEVIATIONS * float(noise[inside].std()), 0.1 * (peak - solvent))
+    if not ((mean > threshold) & inside).any():
+        return None
+    settings = AutomaticMaskSettings(resolution, threshold, extend=0.4 * resolution, edge=max(edge, 3 * pixel_size))
+    return automatic_mask(mean, pixel_size, 2 * reach * pixel_size, settings)
 
 
 def density_threshold(volume: npt.ArrayLike, reach_px: float) -> float:

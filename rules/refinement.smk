@@ -30,6 +30,10 @@ REFINEMENT_RESULTS = [
 ]
 
 
+# the mask with which the map is judged: the one given, or the automatic one of the final volumes; none: a sphere
+RESULT_MASK = [PROJECT.result_settings["mask_file"]] if PROJECT.result_settings["mask_file"] else []
+
+
 def previous(pattern):
     """Input function: `pattern` with {iter} as the iteration before the job's."""
     return lambda wc: pattern.format(**{**dict(wc.items()), "iter": f"{int(wc.iter) - 1:02d}"})
@@ -55,7 +59,7 @@ def sums(pattern):
 
 rule prepare:
     input:
-        groups=by_group(f"results/averages/group_{{group}}/{KEPT}.star"),
+        groups=kept_of_groups,
         half1="results/reconstruction/vol01_half1.mrc",
         half2="results/reconstruction/vol01_half2.mrc",
     output:
@@ -205,6 +209,7 @@ rule endrefine:
         filtered="results/refinement/map_filtered.mrc",
         half1="results/refinement/half1.mrc",
         half2="results/refinement/half2.mrc",
+        mask=FINAL_MASK,
         fsc="results/refinement/fsc.star",
         iterations="results/refinement/iterations.star",
     log:
@@ -236,7 +241,7 @@ rule checkrefine:
         reference2=f"results/refinement/iter_{LAST}/reference_half2.mrc",
         map="results/refinement/map_filtered.mrc",
         given="results/project/reference_volume.mrc",
-        mask=[CONFIG.refinement.mask.file] if CONFIG.refinement.mask.file else [],
+        mask=RESULT_MASK,
     output:
         "results/refinement/checks.star",
     log:
@@ -247,7 +252,7 @@ rule checkrefine:
         mem_mb=memory("checkrefine"),
         runtime=minutes("checkrefine"),
     params:
-        settings=PROJECT.iteration_settings(len(ITERATIONS)),
+        settings=PROJECT.result_settings,
         optics=section("optics"),
         code=code("checkrefine"),
     message:
@@ -327,7 +332,7 @@ rule angdiff:
     params:
         symmetry=CONFIG.particle.symmetry,
         iterations=len(ITERATIONS),
-        moved_by=1.5 * PROJECT.iteration_settings(len(ITERATIONS))["angular_step_deg"],
+        moved_by=PROJECT.moved_by_deg,
         code=code("angdiff"),
     message:
         "Draw how far directions moved"

@@ -18,7 +18,8 @@ with start_job(snakemake) as job:  # noqa: F821
         settings.box,
         Optics(**job.params.optics),
         settings.ctf,
-        noise_weights=1.0 / model.noise,
+        noise=model.noise,
+        states=model.optics,
         threads=job.threads,
         progress="backprojected",
     )

@@ -17,6 +17,7 @@ from nephila.refinement.reference_check import HAND_LEAD, LARGEST_SCALE, check_r
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.symmetry_check import SUSPICIOUS as ASYMMETRY
 from nephila.refinement.symmetry_check import check_symmetry
+from nephila.sampling import is_uniform
 from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]
@@ -50,7 +51,10 @@ def check_refinement(
             if poses.doubtful else "none",
         ),
     ]  # fmt: skip
-    if len(point_group_matrices(settings.symmetry)) > 1:
+    symmetric = len(point_group_matrices(settings.symmetry)) > 1
+    if symmetric and not is_uniform(particles):
+        logger.info("the point group is not checked: that takes particles of the map's pixel size and box")
+    elif symmetric:
         symmetry = check_symmetry(particles, model, settings, optics, threads)
         findings += [
             Finding(

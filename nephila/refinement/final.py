@@ -16,7 +16,7 @@ from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation
 from nephila.job import logger
 from nephila.partial_sum import PartialSum
 from nephila.refinement.claims import claimed_fsc
-from nephila.refinement.merge import STABILISER, load_mask, monotone_tail
+from nephila.refinement.merge import STABILISER, at_mask_size, load_mask, monotone_tail
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
 from nephila.sharpening import apply_b_factor
@@ -67,7 +67,8 @@ def final_volumes(
     half1, half2 = (solve(part, method, settings.symmetry, regulariser, threads) for part in parts)
     total = parts[0].copy().add(parts[1])
     volume = solve(total, method, settings.symmetry, regulariser, threads)
-    mask = load_mask(settings)
+    mask = load_mask(settings, (half1, half2))
+    settings = at_mask_size(settings, mask)
     curves = masked_fsc(half1, half2, mask, settings.seed, threads=threads)
     curves = replace(curves, corrected=claimed_fsc(curves.corrected, settings))
     if curves.mask_makes_resolution():

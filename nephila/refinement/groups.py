@@ -44,10 +44,14 @@ def grid_fsc(first: PartialSum, second: PartialSum) -> Float64:
 
 
 def group_fsc_table(
-    sums: tuple[ChunkSums, ChunkSums], particles: pd.DataFrame, before: pd.DataFrame, settings: IterationSettings
+    sums: tuple[ChunkSums, ChunkSums],
+    particles: pd.DataFrame,
+    before: pd.DataFrame,
+    settings: IterationSettings,
+    step: float,
 ) -> pd.DataFrame:
     """One row per group: particles, resolution of its halves at 0.5 (A; 0: none), share of particles moved by more than
-    1.5 steps, median shift (A), share whose correlation rose."""
+    1.5 steps (`step`, degrees), median shift (A), share whose correlation rose."""
     changes = direction_changes(before, particles, point_group_matrices(settings.symmetry))
     rows = []
     for number in sorted(set(sums[0].groups) | set(sums[1].groups)):
@@ -60,7 +64,7 @@ def group_fsc_table(
                 "nphDefocusGroup": number,
                 "nphParticles": len(mine),
                 "nphResolutionHalf": round(resolution_at(fsc, 0.5, settings.box, settings.pixel_size) or 0.0, 3),
-                "nphShareMoved": round(float((mine["nphDirectionChange"] > 1.5 * settings.angular_step_deg).mean()), 5),
+                "nphShareMoved": round(float((mine["nphDirectionChange"] > 1.5 * step).mean()), 5),
                 "nphMovedAngst": round(float(mine["nphShiftChange"].median()), 4),
                 "nphShareCorrelationUp": round(float((rose > 0).mean()), 5),
             }

@@ -101,7 +101,8 @@ def refine_in_process(
     last = [
         ChunkSums(
             {0: backproject_table(
-                _half(table, half), pixel_size, n, optics, settings.ctf, noise_weights=1.0 / model.noise, threads=threads
+                _half(table, half), pixel_size, n, optics, settings.ctf, noise=model.noise, states=model.optics,
+                threads=threads,
             )},
             None,
         )

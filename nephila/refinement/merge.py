@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from nephila.centering import shift_volume
+from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.finishing import finish
 from nephila.fourier import filter_shells
 from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation, resolution_at
 from nephila.io.mrc import read_volume
 from nephila.job import logger
-from nephila.masks import apply_mask, spherical_mask
+from nephila.masks import apply_mask, half_map_mask, spherical_mask
 from nephila.partial_sum import PartialSum
 from nephila.particle_sums import pose_matrices, pose_shifts
 from nephila.refinement.certainty import Certainty, measure_certainty
@@ -25,6 +26,7 @@ from nephila.refinement.model import IterationRow, RefinementModel
 from nephila.refinement.schedule import alignment_band, decision_of, next_decision
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
+from nephila.sampling import OpticsState, image_kinds, measured_amplitudes
 from nephila.symmetry import centre_is_fixed, point_group_matrices
 from nephila.views import change_statistics, direction_changes
 
@@ -46,8 +48,10 @@ class Merged:
     model: RefinementModel
 
 
-def load_mask(settings: IterationSettings) -> Float32:
-    """The mask around the object: the user's file, or a soft sphere.
+def load_mask(settings: IterationSettings, halves: tuple[Float32, Float32] | None = None) -> Float32:
+    """The mask around the object: the user's file, or one made from half maps where that is asked for, or a soft sphere.
+
+    The sphere also stands in where the halves show nothing above their noise.
 
     Raises
     ------
@@ -55,6 +59,12 @@ def load_mask(settings: IterationSettings) -> Float32:
         The file's size or pixel size is not the project's, or its values leave [0, 1].
     """
     if settings.mask_file is None:
+        if settings.mask_shape == "auto" and halves is not None:
+            found = half_map_mask(
+                *halves, settings.pixel_size, settings.diameter, settings.mask_diameter, settings.mask_edge
+            )
+            if found is not None:
+                return found
         radius = min(0.5 * settings.mask_diameter / settings.pixel_size, settings.box // 2 - 1)
         return spherical_mask(settings.box, radius, settings.mask_edge / settings.pixel_size)
     mask, pixel_size = read_volume(settings.mask_file)
@@ -68,6 +78,14 @@ def load_mask(settings: IterationSettings) -> Float32:
             f"{settings.mask_file}: values from {mask.min():.3g} to {mask.max():.3g}; a mask lies between 0 and 1"
         )
     return np.clip(mask, 0, 1)
+
+
+def at_mask_size(settings: IterationSettings, mask: Float32) -> IterationSettings:
+    """Settings whose mask diameter is that of a sphere that lets as much noise through as an automatic mask does."""
+    if settings.mask_file is not None or settings.mask_shape != "auto":
+        return settings
+    diameter = (6 / np.pi * float((mask.astype(np.float64) ** 2).sum())) ** (1 / 3) * settings.pixel_size
+    return replace(settings, mask_diameter=min(diameter, settings.mask_diameter))
 
 
 def unfiltered_halves(
@@ -102,9 +120,11 @@ def merge_iteration(
     search : how it searched
     """
     halves = unfiltered_halves(whole(sums[0].groups), whole(sums[1].groups), settings, threads)
-    mask = load_mask(settings)
+    mask = load_mask(settings, halves)
+    settings = at_mask_size(settings, mask)
     curves = masked_fsc(*halves, mask, settings.seed, threads=threads)
-    noise = mean_noise(sums, previous.noise)
+    optics = optics_states(sums, particles, previous, settings)
+    noise = mean_noise(sums, previous.noise) if not optics else overall_noise(optics, particles, settings)
     row = summarise(particles, before, curves, previous, settings, search)
     band = alignment_band(curves.corrected, settings)
     if settings.schedule == "auto":
@@ -112,9 +132,9 @@ def merge_iteration(
     else:
         converged, decision = row.share_moved == 0.0, replace(previous.next, band=band)
     row = replace(row, converged=converged)
-    groups = group_fsc_table(sums, particles, before, settings)
+    groups = group_fsc_table(sums, particles, before, settings, step_of(previous, settings))
     certainty = certainty_of(particles) if search == "exhaustive" else previous.certainty
-    model = RefinementModel(row, decision, curves.corrected, curves.unmasked, noise, groups, certainty)
+    model = RefinementModel(row, decision, curves.corrected, curves.unmasked, noise, groups, certainty, optics)
     references, volume = next_references(halves, curves, mask, settings, frame_offset(particles, settings))
     log_iteration(row)
     return Merged(references, volume, model)
@@ -138,6 +158,41 @@ def mean_noise(sums: tuple[ChunkSums, ChunkSums], fallback: Float64) -> Float64:
     return np.maximum(noise, 1e-3 * noise.max())
 
 
+def optics_states(
+    sums: tuple[ChunkSums, ChunkSums], particles: pd.DataFrame, previous: RefinementModel, settings: IterationSettings
+) -> dict[int, OpticsState]:
+    """Noise and amplitude by optics group, where images are of several samplings; what was not measured stays as it was."""
+    states = dict(previous.optics)
+    amplitudes = measured_amplitudes(particles, settings.pixel_size)
+    for number in sorted({*sums[0].optics, *sums[1].optics}):
+        measured = [part.optics[number] for part in sums if number in part.optics and part.optics[number].particles]
+        if not measured:
+            continue
+        pooled = sum(part.noise * part.particles for part in measured) / sum(part.particles for part in measured)
+        noise = np.asarray(pooled, dtype=np.float64)
+        noise[0] = noise[1]
+        noise = np.maximum(noise, 1e-3 * noise.max())
+        states[number] = OpticsState(noise, amplitudes.get(number, 1.0))
+    return states
+
+
+def overall_noise(states: dict[int, OpticsState], particles: pd.DataFrame, settings: IterationSettings) -> Float64:
+    """Noise power by shell of the map: the mean over particles of what their optics groups have at that frequency."""
+    plain = Optics(300.0, 0.0, 0.1)  # the CTF does not matter here
+    total, count = np.zeros(settings.box // 2 + 1), 0
+    for kind in image_kinds(particles, settings.box, settings.pixel_size, plain):
+        state = states.get(kind.sampling.number)
+        if state is not None:
+            total += len(kind.rows) * kind.sampling.to_reference_shells(state.noise)
+            count += len(kind.rows)
+    return total / max(count, 1)
+
+
+def step_of(previous: RefinementModel, settings: IterationSettings) -> float:
+    """Angular step of an iteration's search, degrees."""
+    return settings.angular_step_deg if settings.schedule == "lists" else previous.next.angular_step_deg
+
+
 def summarise(
     particles: pd.DataFrame,
     before: pd.DataFrame,
@@ -148,7 +203,7 @@ def summarise(
 ) -> IterationRow:
     """The iteration's line: resolution, moves, correlation."""
     n, pixel_size = settings.box, settings.pixel_size
-    step = settings.angular_step_deg if settings.schedule == "lists" else previous.next.angular_step_deg
+    step = step_of(previous, settings)
     changes = direction_changes(before, particles, point_group_matrices(settings.symmetry))
     statistics = change_statistics(changes, 1.5 * step)
     exhaustive = search == "exhaustive"

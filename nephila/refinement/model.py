@@ -18,6 +18,7 @@ from nephila.errors import InputError
 from nephila.fsc import fsc_table
 from nephila.io.tables import read_blocks, write_blocks
 from nephila.refinement.certainty import Certainty
+from nephila.sampling import AMPLITUDE, OpticsState
 
 Float = npt.NDArray[np.float64]
 
@@ -97,7 +98,7 @@ class RefinementModel:
 
     fsc: masked, corrected half-map FSC by shell; fsc_unmasked: without mask; noise: power of the noise by shell, in units of
     the images' transforms divided by the number of pixels; groups: a row per defocus group; certainty: what the last exhaustive
-    search says about right and wrong poses.
+    search says about right and wrong poses; optics: noise and amplitude by optics group, where there are several samplings.
     """
 
     row: IterationRow
@@ -107,6 +108,7 @@ class RefinementModel:
     noise: Float
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     certainty: Certainty = field(default_factory=Certainty)
+    optics: dict[int, OpticsState] = field(default_factory=dict)
 
     def passed_on(self, iteration: int) -> RefinementModel:
         """The model of an iteration that had nothing left to do."""
@@ -147,21 +149,37 @@ def write_model(path: str | os.PathLike[str], model: RefinementModel, pixel_size
     }
     if len(model.groups):
         blocks["groups"] = model.groups
+    if model.optics:
+        amplitudes = [state.amplitude for state in model.optics.values()]
+        blocks["optics"] = pd.DataFrame({"rlnOpticsGroup": list(model.optics), AMPLITUDE: amplitudes})
+    for number, state in model.optics.items():
+        shells = np.arange(len(state.noise))
+        blocks[f"noise_{number}"] = pd.DataFrame({"rlnSpectralIndex": shells, "nphNoisePower": state.noise})
     write_blocks(path, blocks, f"Refinement after iteration {model.row.iteration}")
 
 
 def read_model(path: str | os.PathLike[str]) -> RefinementModel:
-    """Read model.star. InputError where a block is missing."""
+    """Read model.star. InputError where a block or column is missing."""
     blocks = read_blocks(path)
     missing = [name for name in ("general", "fsc", "noise") if name not in blocks]
     if missing:
         raise InputError(f"{path}: block data_{missing[0]} is missing; delete the file and run again")
     general = blocks["general"].iloc[0]
+    for column in (*COLUMNS.values(), *DECISION_COLUMNS.values(), *CERTAINTY_COLUMNS.values()):
+        if column not in general:
+            raise InputError(
+                f"{path}: column {column} is missing, as in files of another version; delete the file and run again"
+            )
     row = {key: general[column] for key, column in COLUMNS.items()}
     decision = {key: general[column] for key, column in DECISION_COLUMNS.items()}
     # STAR knows no types: each value takes that of its field's default
     typed_row: dict[str, Any] = {key: _like(value, getattr(IterationRow, key)) for key, value in row.items()}
     typed_decision: dict[str, Any] = {key: _like(value, getattr(Decision, key)) for key, value in decision.items()}
+    states = {}
+    for _, entry in blocks.get("optics", pd.DataFrame()).iterrows():
+        number = int(entry["rlnOpticsGroup"])
+        noise = blocks[f"noise_{number}"]["nphNoisePower"].to_numpy(dtype=float)
+        states[number] = OpticsState(noise, float(entry[AMPLITUDE]))
     return RefinementModel(
         IterationRow(**typed_row),
         Decision(**typed_decision),
@@ -170,6 +188,7 @@ def read_model(path: str | os.PathLike[str]) -> RefinementModel:
         blocks["noise"]["nphNoisePower"].to_numpy(dtype=float),
         blocks.get("groups", pd.DataFrame()),
         Certainty(**{key: float(general[column]) for key, column in CERTAINTY_COLUMNS.items()}),
+        states,
     )
 
 

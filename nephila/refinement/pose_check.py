@@ -14,13 +14,13 @@ import pandas as pd
 
 from nephila.ctf import Optics
 from nephila.geometry import angular_distance
-from nephila.particle_images import ParticleImages
 from nephila.particle_sums import pose_matrices
 from nephila.projection import FourierProjector
 from nephila.refinement.chunk import align_table, with_poses
 from nephila.refinement.model import Decision, RefinementModel
 from nephila.refinement.schedule import LATER_STEP_DEG
 from nephila.refinement.settings import IterationSettings
+from nephila.sampling import image_kinds, noise_and_amplitude
 from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]
@@ -72,10 +72,15 @@ def check_poses(
         band = model.next.band
         projector = FourierProjector.from_volume(references[2 - half], max_radius=band)
         decision = Decision("exhaustive", LATER_STEP_DEG, 0.0, settings.shift_range, band)
-        weights = 1.0 / (model.noise * settings.box**2)
         zeroed = mine.assign(**dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), 0.0))
-        result = align_table(zeroed, ParticleImages(mine), projector, decision, weights, settings, optics, threads)
-        found = pose_matrices(with_poses(mine, result, settings.pixel_size))
+        found = np.zeros((len(mine), 3, 3))
+        for kind in image_kinds(zeroed, settings.box, settings.pixel_size, optics):
+            part, sampling = kind.of(zeroed), kind.sampling
+            own_projector = projector.for_images(sampling.box, sampling.scale, sampling.magnification)
+            power = noise_and_amplitude(sampling, model.noise, model.optics)[0]
+            images = sampling.images_of(part)
+            result = align_table(part, images, own_projector, decision, power, settings, sampling, threads)
+            found[kind.rows] = pose_matrices(with_poses(part, result, sampling.pixel_size))
         own = pose_matrices(mine)
         frame = common_rotation(own, found, group)
         frames.append(frame)

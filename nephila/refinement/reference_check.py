@@ -27,16 +27,19 @@ SCALES = np.linspace(0.88, 1.12, 13)
 HAND_LEAD = 0.02
 """By how much the mirror image must fit better before a warning is due."""
 LARGEST_SCALE = 0.03
+SCALE_LEAD = 0.02
+"""By how much the stretched map must fit better: maps of few particles fit equally well over a range of sizes."""
 
 
 @dataclass(frozen=True)
 class ReferenceCheck:
     """correlation, mirrored: mean FSC of the map and of its mirror image with the given volume, fitted; scale: the better of the
-    two has to be stretched by this factor to fit best."""
+    two has to be stretched by this factor to fit best; scale_gain: how much better it then fits than as it is."""
 
     correlation: float
     mirrored: float
     scale: float
+    scale_gain: float
 
     @property
     def wrong_hand(self) -> bool:
@@ -46,7 +49,7 @@ class ReferenceCheck:
     @property
     def wrong_scale(self) -> bool:
         """Whether the map and the given volume differ in size."""
-        return abs(self.scale - 1) > LARGEST_SCALE
+        return abs(self.scale - 1) > LARGEST_SCALE and self.scale_gain > SCALE_LEAD
 
 
 def check_reference(
@@ -72,7 +75,8 @@ def check_reference(
             best, better = agreement, turned
     sized = better if best > own else fitted
     values = np.array([_agreement(stretch(sized, scale), target, window, last) for scale in SCALES])
-    return ReferenceCheck(round(own, 4), round(best, 4), round(_peak(SCALES, values), 4))
+    gain = float(values.max() - values[len(SCALES) // 2])
+    return ReferenceCheck(round(own, 4), round(best, 4), round(_peak(SCALES, values), 4), round(gain, 4))
 
 
 def mirror(volume: Float32) -> Float32:

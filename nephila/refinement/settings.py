@@ -44,6 +44,7 @@ class IterationSettings:
     mask_diameter: float
     changed: bool = False
     start_again: bool = False
+    mask_shape: Literal["sphere", "auto"] = "sphere"
 
 
 def at_iteration(values: Sequence[T], iteration: int) -> T:
@@ -54,6 +55,7 @@ def at_iteration(values: Sequence[T], iteration: int) -> T:
 def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
     """IterationSettings of an iteration (from 1) as a plain dict, for a job's params."""
     refinement, particle = config.refinement, config.particle
+    listed = refinement.schedule == "lists"  # otherwise the lists say nothing, and editing them reruns nothing
     settings = asdict(
         IterationSettings(
             iteration=iteration,
@@ -64,10 +66,10 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
             seed=config.project.seed,
             search=config.alignment.search,
             schedule=refinement.schedule,
-            angular_step_deg=at_iteration(refinement.angular_step_deg, iteration),
-            search_range_deg=at_iteration(refinement.search_range_deg, iteration),
+            angular_step_deg=at_iteration(refinement.angular_step_deg, iteration) if listed else 0.0,
+            search_range_deg=at_iteration(refinement.search_range_deg, iteration) if listed else 0.0,
             shift_range=at_iteration(refinement.shift_range, iteration),
-            small_angle=at_iteration(refinement.small_angle, iteration),
+            small_angle=listed and at_iteration(refinement.small_angle, iteration),
             halves=refinement.halves,
             ctf=refinement.ctf,
             snr=refinement.snr,
@@ -75,6 +77,7 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
             start_resolution=config.reference.resolution,
             centre=refinement.centre,
             mask_file=refinement.mask.file,
+            mask_shape=refinement.mask.shape,
             mask_edge=refinement.mask.edge,
             mask_diameter=refinement.mask.diameter or 1.1 * particle.diameter,
         )

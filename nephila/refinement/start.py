@@ -10,7 +10,7 @@ import pandas as pd
 
 from nephila.errors import InputError
 from nephila.fsc import masked_fsc, resolution_at
-from nephila.refinement.merge import certainty_of, frame_offset, load_mask, next_references
+from nephila.refinement.merge import at_mask_size, certainty_of, frame_offset, load_mask, next_references
 from nephila.refinement.model import IterationRow, RefinementModel
 from nephila.refinement.schedule import first_decision
 from nephila.refinement.settings import IterationSettings
@@ -49,7 +49,8 @@ def starting_model(
     The noise starts white: windows have a background of standard deviation 1.
     """
     first, second = halves
-    mask = load_mask(settings)
+    mask = load_mask(settings, (first, second))
+    settings = at_mask_size(settings, mask)
     curves = masked_fsc(first, second, mask, settings.seed)
     n, pixel_size = settings.box, settings.pixel_size
     row = IterationRow(

@@ -10,6 +10,7 @@ from nephila.masks import (
     AutomaticMaskSettings,
     apply_mask,
     automatic_mask,
+    half_map_mask,
     particle_radius,
     radius_from_centre,
     radius_of_gyration,
@@ -79,3 +80,24 @@ def test_sizes_of_a_ball() -> None:
     for function in (radius_of_gyration, particle_radius):
         with pytest.raises(InputError):
             function(np.zeros((16, 16, 16)), 1.0)
+
+
+def test_mask_of_half_maps_follows_what_both_show() -> None:
+    n, pixel_size, radius = 48, 4.0, 9
+    rng = np.random.default_rng(2)
+    halves = [ball(n, radius) + 0.5 * rng.standard_normal((n, n, n)).astype(np.float32) for _ in range(2)]
+    mask = half_map_mask(*halves, pixel_size, diameter=120.0, sphere=170.0)
+    assert mask is not None
+    distance = radius_from_centre(n)
+    assert (mask[distance <= radius] == 1).all() and not mask[distance >= 170 / 2 / pixel_size + 6].any()
+    assert mask.sum() < 0.8 * spherical_mask(n, 170 / 2 / pixel_size, 3).sum()
+    # details that differ between the halves, and those finer than the low-pass, change next to nothing
+    fine = [half + 0.5 * rng.standard_normal((n, n, n)).astype(np.float32) for half in halves]
+    again = half_map_mask(*fine, pixel_size, diameter=120.0, sphere=170.0)
+    assert again is not None and np.abs(again - mask).mean() < 0.01
+
+
+def test_noise_has_no_mask() -> None:
+    for seed in range(3):
+        noise = np.random.default_rng(seed).standard_normal((2, 40, 40, 40)).astype(np.float32)
+        assert half_map_mask(*noise, 4.0, diameter=100.0, sphere=120.0) is None

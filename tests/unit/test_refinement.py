@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,14 @@ from nephila.masks import spherical_mask
 from nephila.particle_sums import ctf_planes, pose_matrices, pose_shifts
 from nephila.projection import FourierProjector
 from nephila.refinement.certainty import Certainty, measure_certainty
-from nephila.refinement.chunk import WeightedPoses, refine_chunk, rows_of_chunk, sum_chunk, weighted_poses
+from nephila.refinement.chunk import (
+    WeightedPoses,
+    refine_chunk,
+    rows_of_chunk,
+    sum_chunk,
+    weighted_poses,
+    with_poses,
+)
 from nephila.refinement.merge import frame_offset, join_weights, merge_iteration, monotone_tail, next_references
 from nephila.refinement.model import Decision, IterationRow, RefinementModel, iteration_table, read_model, write_model
 from nephila.refinement.noise import NoiseSum, measure_noise
@@ -35,9 +43,11 @@ from nephila.refinement.schedule import (
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.start import order_particles
 from nephila.refinement.sums import ChunkSums, add_chunks
+from nephila.sampling import ImageSampling
 
 N, PIXEL = 32, 5.0
 OPTICS = Optics(300.0, 2.7, 0.1)
+SAMPLING = ImageSampling(1, N, PIXEL, N, PIXEL, OPTICS)
 POSE_COLUMNS = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"]
 
 
@@ -302,6 +312,17 @@ def test_schedule_goes_from_exhaustive_to_local_to_the_end():
     assert after("local", 3.0, 4.0, local_passes=1)[1].search_range_deg == pytest.approx(9.0)
 
 
+@pytest.mark.parametrize("rows", [[0], [1], [0, 1]])
+def test_runners_up_do_not_depend_on_the_other_particles_of_a_chunk(rows):
+    """A particle without one has 0 after an exhaustive search, alone or not, and keeps the last one through local passes."""
+    runner_up, zeros = np.array([np.nan, 0.3])[rows], np.zeros(len(rows))
+    poses = SimpleNamespace(rot=zeros, tilt=zeros, psi=zeros, shift_x=zeros, shift_y=zeros)
+    result = SimpleNamespace(poses=poses, correlation=zeros + 0.5, runner_up=runner_up)
+    table = pd.DataFrame({"nphRunnerUp": np.array([0.6, 0.2])[rows]})
+    assert with_poses(table, result, 2.0, everywhere=True)["nphRunnerUp"].tolist() == [[0.0, 0.3][i] for i in rows]
+    assert with_poses(table, result, 2.0)["nphRunnerUp"].tolist() == [[0.6, 0.2][i] for i in rows]
+
+
 def test_model_star_round_trip(tmp_path):
     row = IterationRow(3, "local", True, 250, 8.1, 9.7, 10.2, 5.0, 0.12, 0.4, 0.01, 0.25, 0.6, 2, 1)
     rng = np.random.default_rng(2)
@@ -316,6 +337,10 @@ def test_model_star_round_trip(tmp_path):
         assert np.allclose(getattr(back, name), getattr(model, name), atol=2e-5)
     pd.testing.assert_frame_equal(back.groups, groups, check_dtype=False)
     assert len(iteration_table([model, model.passed_on(4)])) == 2
+    older = (tmp_path / "model.star").read_text().replace("_nphShareRight", "_nphOther")
+    (tmp_path / "older.star").write_text(older)
+    with pytest.raises(InputError, match="older.star: column nphShareRight is missing.*delete the file"):
+        read_model(tmp_path / "older.star")
     (tmp_path / "bad.star").write_text("data_general\n\n_nphIteration 1\n")
     with pytest.raises(InputError, match="fsc"):
         read_model(tmp_path / "bad.star")
@@ -359,7 +384,7 @@ def test_sums_of_candidates_are_sums_of_their_poses(tmp_path):
     )
 
     def total(poses):
-        sums = sum_chunk(table, images, projector, 10, np.ones(N // 2 + 1), settings(), OPTICS, 1, poses)
+        sums = sum_chunk(table, images, projector, 10, np.ones(N // 2 + 1), settings(), SAMPLING, 1, poses)
         return sums.groups[1].sums.astype(float)
 
     expected = 0.5 * (total(first) + total(second))
@@ -398,7 +423,7 @@ def test_particles_weigh_what_their_pose_is_worth(tmp_path):
     images, projector = ParticleImages(table), FourierProjector.from_volume(volume)
 
     def total(rows):
-        sums = sum_chunk(rows, images, projector, 10, np.ones(N // 2 + 1), settings(), OPTICS, 1)
+        sums = sum_chunk(rows, images, projector, 10, np.ones(N // 2 + 1), settings(), SAMPLING, 1)
         return sums.groups[1].sums.astype(float)
 
     whole = total(table)

@@ -180,6 +180,13 @@ def test_doubts_are_sentences():
     assert doubts(table) == ["this is doubtful"] and list(table["nphName"]) == ["a", "b"]
 
 
+def test_lists_say_nothing_to_the_automatic_schedule():
+    lists = {"angular_step_deg": [15.0, 5.0], "search_range_deg": [0.0, 12.0], "small_angle": [False, True]}
+    for schedule, same in (("auto", True), ("lists", False)):
+        config, plain = (parse_config({"refinement": {"schedule": schedule} | keys}) for keys in (lists, {}))
+        assert (iteration_settings(config, 2) == iteration_settings(plain, 2)) == same
+
+
 def test_changes_hold_from_their_iteration_on():
     changes = [
         {"from_iteration": 4, "symmetry": "D7", "start_again": True},
