@@ -89,6 +89,21 @@ class PickingSet:
         return read_micrograph(self.folder / name, self.pixel_size, "dark").image
 
 
+def set_settings(kind: Kind, particles: int) -> MicrographSettings:
+    """What the micrographs of a kind are like."""
+    return MicrographSettings(
+        shape=(2048, 2048),
+        pixel_size=kind.pixel_size,
+        particles=particles,
+        defocus_range=(6000.0, 40000.0),
+        max_astigmatism=1500.0,
+        structural_noise=STRUCTURAL * kind.pixel_size / 3,
+        noise=SHOT * kind.pixel_size / 3,
+        ice_gradient=1.5,
+        dirt=3.0,
+    )
+
+
 def make_set(kind: Kind, seed: int, micrographs: int, folder: Path, empty: int = 0) -> PickingSet:
     """Simulate a set into `folder`; what lies there already is used. `empty` more micrographs hold no particles."""
     from nephila.config.sections import good_box
@@ -100,17 +115,7 @@ def make_set(kind: Kind, seed: int, micrographs: int, folder: Path, empty: int =
     out = PickingSet(folder, kind.pixel_size, atoms.diameter, volume, other)
     molecule = Molecule.from_volume(out.volume, kind.pixel_size, out.diameter)
     for number in range(1, micrographs + empty + 1):
-        settings = MicrographSettings(
-            shape=(2048, 2048),
-            pixel_size=kind.pixel_size,
-            particles=kind.particles if number <= micrographs else 0,
-            defocus_range=(6000.0, 40000.0),
-            max_astigmatism=1500.0,
-            structural_noise=STRUCTURAL * kind.pixel_size / 3,
-            noise=SHOT * kind.pixel_size / 3,
-            ice_gradient=1.5,
-            dirt=3.0,
-        )
+        settings = set_settings(kind, kind.particles if number <= micrographs else 0)
         name, kept = f"mic_{number:03d}.mrc", folder / f"mic_{number:03d}.npz"
         if not kept.exists():
             made = simulate_micrograph(molecule, OPTICS, settings, seed, number)

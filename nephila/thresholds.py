@@ -110,11 +110,12 @@ def check_threshold_edit(
     correlation: npt.ArrayLike | None = None,
     group: npt.ArrayLike | None = None,
 ) -> list[str]:
-    """Check an edited threshold table against the proposal; return warnings for the user.
+    """Check an edited threshold table against the proposal; return warnings for the user. Groups without a line follow
+    the proposal.
 
     Parameters
     ----------
-    proposal : table of `propose_thresholds`; its groups are those that the edit must name
+    proposal : table of `propose_thresholds`; its groups are those that the edit may name
     edit : nphDefocusGroup, nphThreshold as the user left them (the counts in it are not used)
     source : the edited file, for messages
     correlation, group : [n], optional; with them, groups that keep no particle are found
@@ -126,8 +127,7 @@ def check_threshold_edit(
     Raises
     ------
     InputError
-        A column is missing; a group is missing, unknown or named twice; a threshold is not a number; no particle is
-        left.
+        A column is missing; a group is unknown or named twice; a threshold is not a number; no particle is left.
     """
     numbers, _ = _thresholds(edit, source)
     known = set(proposal["nphDefocusGroup"].astype(int))
@@ -137,16 +137,9 @@ def check_threshold_edit(
             f"{source}: group {_listed(unknown)} does not exist (groups run from {min(known)} to {max(known)}); "
             "remove the line, or remove the file to start from the proposal"
         )
-    missing = sorted(known - set(numbers.tolist()))
-    if missing:
-        lines = proposal.set_index("nphDefocusGroup")["nphThreshold"]
-        raise InputError(
-            f"{source}: no line for group {_listed(missing)}; add one, for group {missing[0]} the proposed "
-            f"threshold is {lines[missing[0]]:.10g}"
-        )
     if correlation is None or group is None:
         return []
-    counts = count_by_threshold(edit, correlation, group)
+    counts = count_by_threshold(complete_thresholds(proposal, edit), correlation, group)
     if counts["nphAbove"].sum() == 0:
         raise InputError(f"{source}: the thresholds leave no particle in any group; lower them")
     values, groups = _checked(correlation, group)
@@ -158,6 +151,14 @@ def check_threshold_edit(
         )
         if above == 0 and total > 0
     ]
+
+
+def complete_thresholds(proposal: pd.DataFrame, edit: pd.DataFrame) -> pd.DataFrame:
+    """nphDefocusGroup, nphThreshold of all groups of the proposal: the edit's where it has a line for the group."""
+    edited = dict(zip(edit["nphDefocusGroup"].astype(int), edit["nphThreshold"].astype(float), strict=True))
+    numbers = proposal["nphDefocusGroup"].astype(int)
+    cuts = [edited.get(number, cut) for number, cut in zip(numbers, proposal["nphThreshold"], strict=True)]
+    return pd.DataFrame({"nphDefocusGroup": numbers.to_numpy(), "nphThreshold": cuts})
 
 
 def apply_thresholds(

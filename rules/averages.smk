@@ -1,5 +1,4 @@
 # Averages by view, correlation thresholds, distribution of views.
-KEPT = "bestim" if CONFIG.thresholds.best_per_view else "dftotals"
 ALIGNED = "results/alignment/group_{group}/align.star"
 THRESHOLD_RESULTS = [
     "results/averages/how_many.star",
@@ -21,6 +20,12 @@ def threshold_edit(wildcards):
         if path
         else None
     )
+
+
+def kept_by_hand(wildcards):
+    """The group's particles that edits/good.star keeps: they stay where they are doubted, too."""
+    path = next(iter(edit("good")), None)
+    return checked(plan.kept_by_hand)(path, group(wildcards).micrographs) if path else []
 
 
 rule select:
@@ -51,9 +56,11 @@ rule average:
         stack="results/alignment/group_{group}/data.mrcs",
         table=ALIGNED,
         directions="results/alignment/refangles.star",
+        projections="results/alignment/projections.mrcs",
     output:
         averages="results/averages/group_{group}/avg.mrcs",
         variances="results/averages/group_{group}/var.mrcs",
+        doubts="results/averages/group_{group}/doubts.star",
     log:
         "logs/average/{group}.log",
     conda:
@@ -65,9 +72,13 @@ rule average:
         symmetry=CONFIG.particle.symmetry,
         pixel_size=CONFIG.pixel_size,
         box=CONFIG.box,
+        diameter=CONFIG.particle.diameter,
+        optics=section("optics"),
+        doubt_sigma=CONFIG.thresholds.doubt_sigma,
+        shift_range=CONFIG.alignment.shift_range,
         code=code("average"),
     message:
-        "Average the views of group {wildcards.group}"
+        "Average the views of group {wildcards.group}, and doubt particles unlike them"
     script:
         "../scripts/average.py"
 
@@ -176,6 +187,7 @@ rule dftotals:
     input:
         # not the table of all groups' thresholds, for the same reason as in win2stk
         table=ALIGNED,
+        doubts="results/averages/group_{group}/doubts.star",
     output:
         "results/averages/group_{group}/dftotals.star",
     log:
@@ -185,9 +197,10 @@ rule dftotals:
     params:
         share=CONFIG.thresholds.share_rejected,
         threshold=threshold_edit,
+        by_hand=kept_by_hand,
         code=code("dftotals"),
     message:
-        "Keep the particles of group {wildcards.group} above its threshold"
+        "Keep the particles of group {wildcards.group} above its threshold that are not doubted"
     script:
         "../scripts/dftotals.py"
 
@@ -203,7 +216,7 @@ rule bestim:
     conda:
         ENVIRONMENT
     params:
-        at_most=CONFIG.thresholds.best_per_view,
+        at_most=lambda wc: caps()[wc.group],
         symmetry=CONFIG.particle.symmetry,
         code=code("bestim"),
     message:
@@ -214,7 +227,7 @@ rule bestim:
 
 rule sel_group_cclim:
     input:
-        kept=by_group(f"results/averages/group_{{group}}/{KEPT}.star"),
+        kept=kept_of_groups,
         groups="results/ctf/sel_group.star",
         thresholds="results/averages/thresh.star",
     output:
@@ -227,6 +240,7 @@ rule sel_group_cclim:
         mem_mb=memory("sel_group_cclim"),
         runtime=minutes("sel_group_cclim"),
     params:
+        caps=lambda wc: [cap or 0 for cap in caps().values()],
         code=code("sel_group_cclim"),
     message:
         "Count the particles kept by group"

@@ -1,4 +1,4 @@
-"""Draw the picks on the micrographs of the first batch (where there are micrographs), and a montage of windows."""
+"""Draw the picks on the micrographs of a batch (where there are micrographs), and a montage of its first windows."""
 
 from pathlib import Path
 
@@ -25,6 +25,6 @@ with start_job(snakemake) as job:  # noqa: F821
             micrograph.image, x, y, folder / f"{Path(name).stem}.png", pixel_size=micrograph.pixel_size,
             diameter=job.params.diameter, score=mine["rlnAutopickFigureOfMerit"], title=Path(name).name,
         )  # fmt: skip
-    windows = open_stack(job.input.windows[0])
+    windows = open_stack(job.input.windows)
     if len(windows):
         plot_particle_montage(windows[:70], folder / "windows.png", pixel_size=windows.pixel_size)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nephila.ctf import Optics
 from nephila.kernels.peaks import suppress_neighbours
-from nephila.picking.contaminants import CORE, local_statistics, mark_contaminants
+from nephila.picking.contaminants import CORE, LARGE, local_statistics, mark_contaminants, mark_large
 from nephila.picking.peaks import Picks, local_maxima, sub_pixel_offset
 from nephila.picking.prepare import MicrographBinner, check_micrograph, clip_outliers
 from nephila.picking.settings import BlobSettings
@@ -102,7 +102,8 @@ def _picks(
     spacing = options.peaks.min_distance * side * scales.min() / np.sqrt(step_y * step_x)
     rows, columns = local_maxima(score, float(spacing), edge, at_most)
     mean, local = local_statistics(image, CORE * 0.5 * side / np.sqrt(step_y * step_x))
-    dirt = mark_contaminants(mean, local, options.peaks.contaminant_sigma)
+    dirt = mark_contaminants(mean, local, options.peaks.contaminant_sigma).astype(np.int64)
+    dirt[mark_large(image, side / float(np.sqrt(step_y * step_x)), options.peaks.contaminant_sigma)] = LARGE
     y = rows + sub_pixel_offset(score[rows - 1, columns], score[rows, columns], score[rows + 1, columns])
     x = columns + sub_pixel_offset(score[rows, columns - 1], score[rows, columns], score[rows, columns + 1])
     # Pixel i of a block mean has its centre at (i + 1/2) block - 1/2

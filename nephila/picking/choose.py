@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from nephila.errors import InputError
+from nephila.picking.contaminants import LARGE
 from nephila.picking.peaks import Picks
 from nephila.picking.settings import ChoiceSettings
 from nephila.picking.threshold import ScoreModel, fit_score_mixture
@@ -89,13 +90,14 @@ def choose_picks(
     table = candidates.reset_index(drop=True).copy()
     names = table["rlnMicrographName"].to_numpy()
     score = table["rlnAutopickFigureOfMerit"].to_numpy(dtype=np.float64)
-    dirty = _column(table, "nphContaminated", 0.0) > 0
+    mark = _column(table, "nphContaminated", 0.0)
+    dirty, large = mark > 0, mark >= LARGE
     rows = {str(name): np.nonzero(names == name)[0] for name in pd.unique(pd.Series(names))} if len(table) else {}
     model, limit = _fitted(score, names, rows, dirty, options)
     if dirty.any():
         # without clean particles to learn from, the marked ones have to tell what a particle is
-        trial = limit if model.reason == "none" else _fitted(score, names, rows, np.zeros_like(dirty), options)[1]
-        strong_particles = dirty & _like_the_others(table, rows, score >= trial)
+        trial = limit if model.reason == "none" else _fitted(score, names, rows, large, options)[1]
+        strong_particles = dirty & _like_the_others(table, rows, (score >= trial) & ~large)
         if strong_particles.any():
             dirty &= ~strong_particles
             model, limit = _fitted(score, names, rows, dirty, options)
@@ -105,6 +107,7 @@ def choose_picks(
         probability[index] = model.probabilities[name]
     reason = np.full(len(table), "none", dtype=object)
     reason[dirty] = "on a contaminant"
+    reason[large] = "on carbon or a contaminant larger than particles"
     _mark(reason, ~(score >= limit), "score below the threshold")
     if options.threshold is None and model.reason == "none":
         _mark(reason, probability <= 0, "score too high for a particle")

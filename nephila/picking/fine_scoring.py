@@ -41,9 +41,9 @@ class WindowScorer:
 
     def __init__(self, image: Float32, templates: MaskedTemplates) -> None:
         self.templates = templates
-        # A floor under the local deviation, so that dead areas and the outside do not divide by nothing
-        self._floor = 0.3 * float(np.median(np.abs(image))) / 0.6745 + 1e-6
         reach = int(max(np.abs(templates.rows).max(), np.abs(templates.columns).max())) + 2
+        # A floor under the local deviation, so that dead areas and the outside do not divide by nothing
+        self._floor = 0.3 * typical_deviation(image, reach) + 1e-6
         self._shape, self._reach = image.shape, reach
         padded = np.pad(image, reach)
         self._pixels, self._stride = padded.ravel(), padded.shape[1]
@@ -71,6 +71,15 @@ class WindowScorer:
             top = products.argmax(axis=1)
             best[low : low + _BLOCK // 4], score[low : low + _BLOCK // 4] = top, products[np.arange(len(top)), top]
         return score, best
+
+
+def typical_deviation(image: Float32, side: int) -> float:
+    """Median of the standard deviations of squares of `side` px: what lies high or low as a whole does not count."""
+    ny, nx = image.shape[0] // side, image.shape[1] // side
+    if min(ny, nx) < 3:
+        return float(np.median(np.abs(image))) / 0.6745
+    parts = image[: ny * side, : nx * side].reshape(ny, side, nx, side)
+    return float(np.median(parts.std(axis=(1, 3))))
 
 
 def score_windows(image: Float32, templates: MaskedTemplates, y: Int, x: Int) -> tuple[Float32, Int]:

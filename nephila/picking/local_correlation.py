@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nephila.ctf import Optics, ctf_2d
 from nephila.errors import InputError
 from nephila.kernels.peaks import suppress_neighbours
-from nephila.picking.contaminants import CORE, local_statistics, mark_contaminants
+from nephila.picking.contaminants import CORE, LARGE, local_statistics, mark_contaminants, mark_large
 from nephila.picking.fine_scoring import FineScores, score_finely, score_windows
 from nephila.picking.peaks import Picks, local_maxima, sub_pixel_offset
 from nephila.picking.prepare import BinnedMicrograph, MicrographBinner, check_micrograph
@@ -64,6 +64,8 @@ def pick_by_templates(
     masked = _masked(templates.coarse, defocus, optics, templates.diameter, options)
     mean, deviation = local_statistics(coarse.image, CORE * 0.5 * templates.diameter / coarse.pixel_size)
     dirt = mark_contaminants(mean, deviation, options.peaks.contaminant_sigma)
+    large = mark_large(coarse.image, templates.diameter / coarse.pixel_size, options.peaks.contaminant_sigma)
+    dirt |= large
     # Few components cost little, and tell less of where a particle may be
     share = min(max(options.searched * _COMPONENTS / len(masked.stamps), options.searched), 0.5)
     score = correlate_locally(coarse.image, masked, share, dirt)
@@ -103,7 +105,7 @@ def pick_by_templates(
         rot=angles[:, 0],
         tilt=angles[:, 1],
         psi=angles[:, 2],
-        contaminated=dirt[place],
+        contaminated=np.where(large[place], LARGE, dirt[place].astype(np.int64)),
     )
 
 

@@ -27,7 +27,7 @@ class Picks:
     deviation
     scale : diameter that fitted best, over the one given
     rot, tilt, psi : deg, of the best template; 0 where none was used
-    contaminated : the candidate lies on a marked contaminant
+    contaminated : 1 where the candidate lies on a marked contaminant, 2 on carbon or one larger than particles
     """
 
     x: Float64 = field(default_factory=_empty)
@@ -39,7 +39,7 @@ class Picks:
     rot: Float64 = field(default_factory=_empty)
     tilt: Float64 = field(default_factory=_empty)
     psi: Float64 = field(default_factory=_empty)
-    contaminated: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    contaminated: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.x)

@@ -13,7 +13,6 @@ import pandas as pd
 from nephila.config import Config
 from nephila.ctf import Optics
 from nephila.errors import InputError
-from nephila.io.mrc import read_volume
 from nephila.io.tables import read_table
 from nephila.micrograph_input import image_coordinates, read_input
 from nephila.picking.choose import choose_picks
@@ -113,11 +112,12 @@ def _picker(config: Config, optics: Optics) -> Picker:
     box_size = config.box * config.pixel_size
     if config.picking.method == "pick":
         return blob_picker(picking, diameter, box_size, optics)
-    from nephila.references import filter_reference, fit_reference
+    from nephila.references import filter_reference, fit_reference, read_reference
 
     source = config.reference.volume
-    volume, stated = read_volume(source)
-    given = config.reference.pixel_size or stated
+    assert source is not None  # the configuration refuses lfc_pick without it
+    stated = config.reference.pixel_size
+    volume, given = read_reference(source, stated, config.reference.sampling, config.pixel_size, config.box)
     fitted, actual = fit_reference(volume, given, config.pixel_size, config.box, diameter, source)
     reference = filter_reference(fitted, actual, config.reference.resolution), actual
     return template_picker(

@@ -50,6 +50,7 @@ def template_picker(
     settings = TemplateSettings(
         views=picking["views"],
         in_plane_deg=picking["in_plane_step_deg"],
+        resolution_limit=picking["finest"],
         peaks=peak_settings(picking, diameter, box_size),
     )
     templates = TemplateSet.from_volume(*reference, diameter, settings, symmetry)

@@ -196,7 +196,7 @@ def test_dirt_is_left_out_with_a_reason(volume: np.ndarray, templates: TemplateS
     table, _ = choose_picks(candidates_table({"m": picks}))
     on_dirt = np.hypot(table.rlnCoordinateX - 300, table.rlnCoordinateY - 250) < 30
     assert (table[on_dirt].nphKeep == 0).all()
-    assert (table[on_dirt].nphReason == "on a contaminant").all()
+    assert table[on_dirt].nphReason.str.contains("contaminant").all()
 
 
 @pytest.mark.parametrize("pick", ["blob", "templates"])

@@ -11,6 +11,7 @@ from nephila.thresholds import (
     apply_thresholds,
     best_per_view,
     check_threshold_edit,
+    complete_thresholds,
     correlation_histograms,
     count_by_threshold,
     group_totals,
@@ -122,10 +123,6 @@ def test_group_without_threshold_is_named(particles):
         apply_thresholds(particles, table, "thresh.star")
 
 
-def drop_group(table):
-    return table.iloc[:-1]
-
-
 def unknown_group(table):
     return pd.concat([table, table.iloc[[0]].assign(nphDefocusGroup=9)])
 
@@ -137,7 +134,6 @@ def double_group(table):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (drop_group, ["no line for group 4", "proposed threshold is 0.1"]),
         (unknown_group, ["group 9 does not exist", "from 1 to 4"]),
         (double_group, ["group 2 is listed more than once"]),
         (lambda t: t.assign(nphThreshold=[0.1, np.nan, 0.1, 0.1]), ["group 2 is not a finite number"]),
@@ -160,6 +156,17 @@ def test_bad_edits_are_refused(particles, change, words):
         )
     assert str(error.value).startswith("edits/thresh.star: ") and "\n" not in str(error.value)
     assert all(word in str(error.value) for word in words)
+
+
+def test_groups_without_a_line_follow_the_proposal(particles):
+    values, group = columns(particles)
+    proposal = propose_thresholds(values, group)
+    edit = proposal.iloc[[2]].assign(nphThreshold=0.15)
+    assert check_threshold_edit(proposal, edit, "edits/thresh.star", correlation=values, group=group) == []
+    whole = complete_thresholds(proposal, edit)
+    assert whole["nphDefocusGroup"].tolist() == [1, 2, 3, 4]
+    expected = proposal["nphThreshold"].tolist()
+    assert whole["nphThreshold"].tolist() == [*expected[:2], 0.15, expected[3]]
 
 
 def test_good_edit_passes_and_an_emptied_group_warns(particles):
