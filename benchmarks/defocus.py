@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nephila.ctf import Optics
 from nephila.defocus import DefocusFit, DefocusSettings, fit_defocus, pool_strength, screen_micrograph
+from nephila.defocus.heights import expected_heights
 from nephila.simulate.ring_noise import RingNoise, fisher_bound, noise_micrograph
 from nephila.spectra import MicrographSpectrum, tile_spectra
 
@@ -150,6 +151,52 @@ def tilts(rings: str, size: str, number: int, seed: int) -> dict[str, float]:
     }
 
 
+def surface(shape: tuple[int, int], pixel_size: float, spread: float, length: float, seed: int) -> Float64:
+    """A random height [ny, nx] (A): Gaussian covariance of this standard deviation and length (A), mean 0."""
+    rng = np.random.default_rng([seed, 7])
+    side = [2 * n for n in shape]  # no agreement between opposite edges
+    ky, kx = np.fft.fftfreq(side[0], pixel_size)[:, None], np.fft.rfftfreq(side[1], pixel_size)[None, :]
+    response = np.exp(-(np.pi**2) * length**2 * (kx**2 + ky**2))
+    rough = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(side)) * response, side)[: shape[0], : shape[1]]
+    norm = np.sqrt((response**2 * np.where((np.arange(response.shape[1]) == 0), 1, 2)).sum() / np.prod(side))
+    return np.asarray(spread * (rough - rough.mean()) / norm)
+
+
+def local_heights(rings: str, size: str, number: int, seed: int, spread: float) -> dict[str, float]:
+    """Figures of defoci at 400 places of micrographs whose surface rises and falls by `spread` (A) over 1,500 A."""
+    shape, pixel_size = SIZES[size]
+    noise = RingNoise(*RINGS[rings], pixel_size)
+    fits, truths, places, seconds = [], [], [], []
+    for i in range(number):
+        rng = np.random.default_rng([seed, i, 2])
+        height = surface(shape, pixel_size, spread, 1500.0, int(rng.integers(2**31)))
+        mean = rng.uniform(10000, 25000)
+        image = noise_micrograph(
+            noise, shape, OPTICS, mean + 150, mean - 150, rng.uniform(-90, 90), int(rng.integers(2**31)),
+            heights=height if spread else None,
+        )  # fmt: skip
+        spectrum = tile_spectra(image, pixel_size)
+        start = time.process_time()
+        fits.append(fit_defocus(spectrum, OPTICS, DefocusSettings(tilt=True, heights=True)))
+        seconds.append(time.process_time() - start)
+        place = (rng.uniform(0.05, 0.95, (400, 2)) * np.array(shape)).astype(int)
+        truths.append(mean + height[place[:, 0], place[:, 1]])
+        places.append(place[:, ::-1] * pixel_size)
+    tiles = [f.heights for f in fits if f.heights is not None]
+    found = expected_heights(tiles, places)
+    errors: dict[str, list[Float64]] = {"micrograph": [], "plane": [], "particle": []}
+    for fit, true, place, height in zip(fits, truths, places, found, strict=True):
+        plane = fit.plane
+        sloped = 0.0 if plane is None else (place - [plane.centre_x, plane.centre_y]) @ [plane.slope_x, plane.slope_y]
+        errors["micrograph"].append(fit.defocus - true)
+        errors["plane"].append(fit.defocus + sloped - true)
+        errors["particle"].append(fit.defocus + sloped + height - true)
+    rms = {f"rms error at places, by {name} (A)": float(np.sqrt(np.mean(np.square(e)))) for name, e in errors.items()}
+    z = np.concatenate([t.height / t.error for t in tiles])
+    return {"micrographs": number, **rms, "tile heights over their errors, rms": float(np.sqrt(np.mean(z**2))),
+            "CPU s of the fit": float(np.mean(seconds))}  # fmt: skip
+
+
 def options() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.defocus", description=__doc__)
@@ -159,6 +206,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=202601)
     parser.add_argument(
         "--tilted", action="store_true", help="specimens tilted by 0 to 40 degrees; the planes' figures"
+    )
+    parser.add_argument(
+        "--heights", type=float, default=None, help="uneven specimens, standard deviation in A; defoci by place"
     )
     parser.add_argument("--pooled", action="store_true", help="a column more: refitted with the rings' pooled strength")
     parser.add_argument("--phase-plate", action="store_true", help="phase shifts of 20 to 160 degrees, fitted")
@@ -172,6 +222,11 @@ def main() -> None:
     for name in chosen.rings.split(","):
         if chosen.tilted:
             columns[f"{name} {chosen.size}"] = tilts(name, chosen.size, chosen.micrographs, chosen.seed)
+            continue
+        if chosen.heights is not None:
+            columns[f"{name} {chosen.size}"] = local_heights(
+                name, chosen.size, chosen.micrographs, chosen.seed, chosen.heights
+            )
             continue
         made = list(trials(name, chosen.size, chosen.micrographs, chosen.seed, chosen.phase_plate))
         columns[f"{name} {chosen.size}"] = summary(made)

@@ -53,7 +53,17 @@ def group_table(names: Sequence[str], defocus: npt.ArrayLike, groups: npt.ArrayL
 
 
 def propose_groups(kept: pd.DataFrame, optics: dict[str, Any], settings: dict[str, Any]) -> pd.DataFrame:
-    """The `def_sort` table of the kept micrographs by the configured method (sections optics and defocus_groups as dicts)."""
+    """The `def_sort` table of the kept micrographs by the configured method (sections optics and defocus_groups as dicts).
+
+    Micrographs of different optics groups (column rlnOpticsGroup, where there is one) never share a defocus group.
+    """
+    if "rlnOpticsGroup" in kept and kept["rlnOpticsGroup"].nunique() > 1:
+        parts, last = [], 0
+        for _, mine in kept.groupby("rlnOpticsGroup", sort=True):
+            part = propose_groups(mine.drop(columns="rlnOpticsGroup"), optics, settings)
+            parts.append(part.assign(nphDefocusGroup=part["nphDefocusGroup"] + last))
+            last = int(parts[-1]["nphDefocusGroup"].max())
+        return pd.concat(parts, ignore_index=True)
     names = [str(name) for name in kept["rlnMicrographName"]]
     mean, vector = defocus_vector(kept)
     if settings["method"] == "defsort":

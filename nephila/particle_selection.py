@@ -191,12 +191,10 @@ def _keys(table: pd.DataFrame, source: str = "the proposed selection") -> list[t
 @dataclass(frozen=True)
 class BadParticleSettings:
     """sigma: robust standard deviations from the median of a statistic over all particles beyond which one is doubted;
-    least_probability: of holding a particle, by the evidence of all windows; pca: components of the images looked at as
-    well (0: none)."""
+    least_probability: of holding a particle, by the evidence of all windows."""
 
     sigma: float = 5.0
     least_probability: float = 0.5
-    pca: int = 0
 
 
 def doubt_empty_windows(
@@ -244,16 +242,13 @@ def doubt_empty_windows(
     return out, "none"
 
 
-def propose_bad_particles(
-    statistics: pd.DataFrame, settings: BadParticleSettings | None = None, images: npt.ArrayLike | None = None
-) -> pd.DataFrame:
-    """Propose which particles to leave out, by outliers of their statistics (and of their principal components).
+def propose_bad_particles(statistics: pd.DataFrame, settings: BadParticleSettings | None = None) -> pd.DataFrame:
+    """Propose which particles to leave out, by outliers of their statistics.
 
     Parameters
     ----------
     statistics : one row per particle; every numeric column other than nphParticleNumber is looked at (background
         mean and deviation, minimum, maximum, score ...); identifying columns are carried over
-    images : [m, n, n], aligned particles, for `settings.pca` components
 
     Returns
     -------
@@ -267,8 +262,6 @@ def propose_bad_particles(
         for c in statistics.columns
         if c not in carried and pd.api.types.is_numeric_dtype(statistics[c])
     }
-    if options.pca > 0 and images is not None:
-        columns.update(_component_sizes(images, options.pca, len(statistics)))
     doubt, reason = np.zeros(len(statistics)), np.full(len(statistics), "none", dtype=object)
     for name, values in columns.items():
         z = robust_z(values)
@@ -291,19 +284,3 @@ def robust_z(values: Float64) -> Float64:
     if spread <= 0:
         spread = float(values[finite].std())
     return np.where(finite, (values - middle) / spread if spread > 0 else 0.0, np.inf)
-
-
-def _component_sizes(images: npt.ArrayLike, number: int, count: int) -> dict[str, Float64]:
-    """Coefficients of the first principal components of the images, and what they leave unexplained."""
-    data = np.asarray(images, dtype=np.float32).reshape(len(np.asarray(images)), -1)
-    if len(data) != count:
-        raise InputError(f"{len(data)} images for {count} rows of statistics: they must be as many")
-    if count < 3:
-        return {}
-    centred = (data - data.mean(axis=0)).astype(np.float64)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    kept = min(number, len(s))
-    out = {f"component {i + 1}": u[:, i] * s[i] for i in range(kept)}
-    rest = (centred**2).sum(axis=1) - ((u[:, :kept] * s[:kept]) ** 2).sum(axis=1)
-    out["unexplained power"] = np.maximum(rest, 0)
-    return out

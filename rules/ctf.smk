@@ -1,7 +1,7 @@
 # Power spectra, defocus, screening, defocus groups.
 from nephila.ctf_results import check_results, result_files
 
-CTF_RESULTS = ["results/ctf/micrographs.star", "results/ctf/sel_micrograph.star"]
+CTF_RESULTS = ["results/ctf/micrographs.star", "results/ctf/defocus.star", "results/ctf/sel_micrograph.star"]
 DEFOCUS_GROUP_RESULTS = [
     *CTF_RESULTS,
     "results/ctf/def_sort.star",
@@ -9,7 +9,13 @@ DEFOCUS_GROUP_RESULTS = [
     "results/ctf/sel_group.star",
     "results/ctf/group_phases.star",
 ]
+HEIGHTS = f"results/ctf/power/heights_{CONFIG.ctf.method}_{{batch}}.star"
 RINGS = "roo" if CONFIG.ctf.method == "powdefocus" else f"rings_{CONFIG.ctf.method}"
+
+
+def heights_of(method):
+    """The tiles' heights, a further output of this method's fits with `ctf.local: particle`."""
+    return {"heights": f"results/ctf/power/heights_{method}_{{batch}}.star"} if CONFIG.ctf.local == "particle" else {}
 
 
 if not CONFIG.input.particles:
@@ -50,6 +56,7 @@ if not CONFIG.input.particles:
             spectra="results/ctf/power/spectra_{batch}.npz",
             strength=[],
         output:
+            **heights_of("ctffind"),
             defocus="results/ctf/power/ctffind_{batch}.star",
             rings="results/ctf/power/rings_ctffind_{batch}.star",
             pictures=directory("results/ctf/figures/{batch}"),
@@ -95,6 +102,7 @@ if not CONFIG.input.particles:
             spectra="results/ctf/power/spectra_{batch}.npz",
             strength=["results/ctf/ring_strength.star"],
         output:
+            **heights_of("ctffind_pooled"),
             defocus="results/ctf/power/ctffind_pooled_{batch}.star",
             rings="results/ctf/power/rings_ctffind_pooled_{batch}.star",
             pictures=directory("results/ctf/figures_pooled/{batch}"),
@@ -176,6 +184,7 @@ else:
         params:
             screening=CONFIG.ctf.screening.model_dump(),
             batches=PROJECT.batches,
+            several=CONFIG.input.optics_groups == "several",
             code=code("import_defocus"),
         message:
             "Take the micrographs' defoci from the particles given"
@@ -183,9 +192,28 @@ else:
             "../scripts/import_defocus.py"
 
 
-rule sel_micrograph:
+rule defocus:
     input:
         micrographs="results/ctf/micrographs.star",
+        edit=edit("defocus"),
+    output:
+        "results/ctf/defocus.star",
+    log:
+        "logs/defocus.log",
+    conda:
+        ENVIRONMENT
+    params:
+        edit=edit_content("defocus"),
+        code=code("defocus"),
+    message:
+        "Defoci in use: those fitted, or by hand (edits/defocus.star)"
+    script:
+        "../scripts/defocus.py"
+
+
+rule sel_micrograph:
+    input:
+        micrographs="results/ctf/defocus.star",
         edit=edit("sel_micrograph"),
     output:
         proposed="results/ctf/sel_micrograph.proposed.star",
@@ -205,7 +233,7 @@ rule sel_micrograph:
 
 rule defsort:
     input:
-        micrographs="results/ctf/micrographs.star",
+        micrographs="results/ctf/defocus.star",
         selection="results/ctf/sel_micrograph.star",
     output:
         proposed="results/ctf/def_sort.proposed.star",
@@ -244,7 +272,7 @@ rule def_sort:
 
 rule defavg:
     input:
-        micrographs="results/ctf/micrographs.star",
+        micrographs="results/ctf/defocus.star",
         def_sort="results/ctf/def_sort.star",
     output:
         def_avg="results/ctf/def_avg.star",
@@ -264,7 +292,7 @@ rule defavg:
 
 rule plotgroups:
     input:
-        micrographs="results/ctf/micrographs.star",
+        micrographs="results/ctf/defocus.star",
         def_avg="results/ctf/def_avg.star",
         rings=(
             expand("results/ctf/power/{rings}_{batch}.star", rings=RINGS, batch=PROJECT.batch_labels)

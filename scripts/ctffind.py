@@ -25,3 +25,5 @@ with start_job(snakemake) as job:  # noqa: F821
             results.add(name, spectrum, fit_defocus(spectrum, optics, settings, strength))
         progress.step()
     results.write(job.output.defocus, job.output.rings, "2D fits.")
+    if settings.heights:
+        results.write_heights(job.output.heights)

@@ -6,7 +6,8 @@ from nephila.job import start_job
 
 with start_job(snakemake) as job:  # noqa: F821
     tables = [str(path) for path in job.input]
-    table = micrograph_defoci(read_given_tables(tables), job.params.batches, ", ".join(tables))
+    given = read_given_tables(tables)
+    table = micrograph_defoci(given, job.params.batches, ", ".join(tables), with_optics=job.params.several)
     write_table(
         job.output.micrographs, table, kind="defocus", comment="CTF of the micrographs, from the particles given."
     )

@@ -7,6 +7,7 @@ from nephila.io.tables import read_table, write_blocks, write_table
 from nephila.job import logger, start_job
 from nephila.particle_defocus import particle_defoci
 from nephila.particle_selection import assign_random_subsets, percent_selected, remove_duplicates
+from nephila.sampling import is_uniform
 
 with start_job(snakemake) as job:  # noqa: F821
     windows = pd.concat([read_table(path, kind="particles") for path in job.input.windows], ignore_index=True)
@@ -20,8 +21,12 @@ with start_job(snakemake) as job:  # noqa: F821
         )
     table = chosen
     if "rlnCoordinateX" in chosen:
-        table, dropped = remove_duplicates(chosen, job.params.distance, job.params.pixel_size)
-        logger.info("%d good particles, %d duplicates dropped", len(table), len(dropped))
+        parts = [(job.params.pixel_size, chosen)]
+        if not is_uniform(chosen):
+            parts = list(chosen.groupby("rlnImagePixelSize"))
+        kept = [remove_duplicates(part, job.params.distance, float(pixel))[0] for pixel, part in parts]
+        table = pd.concat(kept).sort_index()
+        logger.info("%d good particles, %d duplicates dropped", len(table), len(chosen) - len(table))
     table = table.reset_index(drop=True)
     # particles that were given may have half-sets and defoci of their own
     if "rlnRandomSubset" not in table:
@@ -31,7 +36,8 @@ with start_job(snakemake) as job:  # noqa: F821
     new = ["rlnMicrographName", *(name for name in columns if name in ctf and name not in table)]
     table = table.merge(ctf[new], on="rlnMicrographName", how="left", validate="many_to_one")
     if "rlnDefocusU" in new:
-        table = particle_defoci(table, ctf, job.params.pixel_size)
+        tiles = [read_table(path, block="heights") for path in job.input.heights]
+        table = particle_defoci(table, ctf, job.params.pixel_size, pd.concat(tiles) if tiles else None)
     write_table(job.output.table, table, kind="particles", comment="Selected particles.")
     by_micrograph, overall = percent_selected(read_table(job.input.coordinates, block="particles"), table)
     write_blocks(

@@ -8,5 +8,5 @@ from nephila.thresholds import group_totals
 
 with start_job(snakemake) as job:  # noqa: F821
     kept = pd.concat([read_table(path, block="particles") for path in job.input.kept], ignore_index=True)
-    totals = group_totals(kept, read_table(job.input.groups, kind="sel_group"))
+    totals = group_totals(kept, read_table(job.input.groups, kind="sel_group")).assign(nphAtMost=job.params.caps)
     write_table(job.output[0], totals, block="sel_group_cclim", comment="Defocus groups after the thresholds.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from nephila.defocus.diagnostics import ctf_figure
+from nephila.defocus.heights import height_table
 from nephila.defocus.settings import DefocusFit
 from nephila.defocus.tables import defocus_table, ring_table
 from nephila.io.tables import write_table
@@ -41,3 +42,8 @@ class BatchResults:
         write_table(
             rings, curves, block="profiles", comment="Rings along the radius, astigmatism taken out, and their fit."
         )
+
+    def write_heights(self, heights: PathLike) -> None:
+        """Table of the tiles' heights."""
+        table = height_table(self.names, [fit.heights for fit in self.fits])
+        write_table(heights, table, block="heights", comment="Defocus of the tiles from their micrograph's plane.")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nephila.ctf import Optics
+from nephila.defocus.heights import tile_heights
 from nephila.defocus.local import blurred_rings, fit_plane, tile_models
 from nephila.defocus.model import RingData, RingFit, RingModel, smooth_level, taper_shift
 from nephila.defocus.profile import directional_anisotropy, ring_profile, rings_explained
@@ -80,13 +81,16 @@ def fit_defocus(
     plane = None
     if settings.tilt:
         plane, best = fit_tilt(spectrum, data, model, best, settings)
+    heights = None
+    if settings.heights:
+        heights = tile_heights(spectrum, data, model, best, plane or DefocusPlane(0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     profile = ring_profile(data, best, optics)
     resolution, merit = rings_explained(profile)
     expected = tile_models(spectrum, data, model, best, plane) if plane is not None and not plane.level else None
     covariance = geometry_covariance(spectrum, data, model, best, expected)
     fit = _result(data, best, covariance, settings, profile, resolution, merit, best_score, gap, runner_up, optics)
     apparent, error = apparent_cs(data, model, best)
-    return replace(fit, plane=plane, apparent_cs=apparent, apparent_cs_error=error)
+    return replace(fit, plane=plane, heights=heights, apparent_cs=apparent, apparent_cs_error=error)
 
 
 def fit_tilt(

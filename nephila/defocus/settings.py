@@ -19,9 +19,9 @@ class DefocusSettings:
 
     defocus_min, defocus_max: range of the mean defocus, A; resolution_low: rings used from here, A; resolution_high: to here, A
     (or 95 % of Nyquist); astigmatism: fit it (False: defocus_u = defocus_v); max_astigmatism: largest defocus_u - defocus_v, A;
-    phase_shift: fit the phase shift of a phase plate; tilt: fit the plane of a tilted specimen; gap_distance: solutions this
-    far (A) from the best are "elsewhere"; min_score: least drop of the deviance by the rings, below it the fit fails (noise alone
-    reaches 20, rarely 35).
+    phase_shift: fit the phase shift of a phase plate; tilt: fit the plane of a tilted specimen; heights: find what its tiles tell
+    beyond that plane; gap_distance: solutions this far (A) from the best are "elsewhere"; min_score: least drop of the deviance by
+    the rings, below it the fit fails (noise alone reaches 20, rarely 35).
     """
 
     defocus_min: float = 3000.0
@@ -32,6 +32,7 @@ class DefocusSettings:
     max_astigmatism: float = 3000.0
     phase_shift: bool = False
     tilt: bool = False
+    heights: bool = False
     gap_distance: float = 1500.0
     min_score: float = 36.0
 
@@ -103,6 +104,21 @@ class DefocusPlane:
 
 
 @dataclass(frozen=True)
+class TileHeights:
+    """Offsets of defocus from the micrograph's plane by tile [tiles].
+
+    x, y: centres, A from the centre of the first pixel; side: of the tiles, A; height: offset that the tile's rings ask for, A of
+    defocus; error: its standard error.
+    """
+
+    x: Float64
+    y: Float64
+    side: float
+    height: Float64
+    error: Float64
+
+
+@dataclass(frozen=True)
 class DefocusFit:
     """CTF of one micrograph.
 
@@ -111,8 +127,9 @@ class DefocusFit:
     correlation of measured and fitted rings over the explained range; resolution: to which rings are explained, A; score: drop of
     the deviance (-2 log likelihood) by the rings; gap: how much more that is than the best solution elsewhere (small: perhaps a
     wrong peak); anisotropy: strength of the rings in the best direction over that in the worst, from 1 (none); profile: the rings;
-    optics: what the fit assumed; plane: of a tilted specimen, where it was asked for; apparent_cs: spherical aberration (mm) that
-    the rings ask for, with its standard error; failed, reason: why there is no fit ("none" otherwise).
+    optics: what the fit assumed; plane: of a tilted specimen, heights: of its tiles about the plane, where asked for;
+    apparent_cs: spherical aberration (mm) that the rings ask for, with its standard error; failed, reason: why there is no fit
+    ("none" otherwise).
     """
 
     defocus_u: float
@@ -133,6 +150,7 @@ class DefocusFit:
     profile: RingProfile | None
     optics: Optics | None = None
     plane: DefocusPlane | None = None
+    heights: TileHeights | None = None
     apparent_cs: float = float("nan")
     apparent_cs_error: float = float("nan")
     failed: bool = False

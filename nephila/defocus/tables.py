@@ -35,7 +35,8 @@ def defocus_settings(section: dict[str, Any]) -> DefocusSettings:
         astigmatism=section["max_astigmatism"] > 0,
         max_astigmatism=section["max_astigmatism"],
         phase_shift=section["fit_phase_shift"],
-        tilt=section["local"] == "tilt",
+        tilt=section["local"] != "none",
+        heights=section["local"] == "particle",
     )
 
 

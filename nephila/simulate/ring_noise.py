@@ -54,11 +54,12 @@ def noise_micrograph(
     seed: int = 0,
     drift: float = 0.0,
     tilt: tuple[float, float] = (0.0, 0.0),
+    heights: npt.ArrayLike | None = None,
 ) -> Float32:
     """A micrograph [ny, nx] with this CTF (A, degrees).
 
     drift: A, uniform motion along x, which takes the rings away in that direction; tilt: change of defocus (A) per A along x and
-    y, zero in the middle of the image.
+    y, zero in the middle of the image; heights [ny, nx]: change of defocus (A) at each pixel besides.
     """
     rng = np.random.default_rng(seed)
     p = noise.pixel_size
@@ -72,12 +73,14 @@ def noise_micrograph(
         transfer = ctf_2d(shape, p, defocus_u + offset, defocus_v + offset, angle_deg, optics)
         return irfft2((strength * transfer).astype(np.complex64), shape[1])
 
-    if not any(tilt):
+    if not any(tilt) and heights is None:
         transfer = ctf_2d(shape, p, defocus_u, defocus_v, angle_deg, optics)
         return irfft2((base * white + strength * transfer).astype(np.complex64), shape[1])
     image = irfft2((base * white).astype(np.complex64), shape[1])
     y, x = (p * (np.arange(n) - (n - 1) / 2) for n in shape)
     local = (tilt[0] * x[None, :] + tilt[1] * y[:, None]) / _TILT_STEP
+    if heights is not None:
+        local = local + np.asarray(heights, dtype=np.float64) / _TILT_STEP
     for step in range(int(np.floor(local.min())), int(np.floor(local.max())) + 2):
         share = np.maximum(1 - np.abs(local - step), 0).astype(np.float32)
         if share.any():

@@ -8,7 +8,6 @@ import pytest
 
 from nephila.errors import InputError
 from nephila.particle_selection import (
-    BadParticleSettings,
     apply_selection_edit,
     assign_random_subsets,
     percent_selected,
@@ -133,14 +132,3 @@ def test_outliers_are_proposed_with_the_statistic_named() -> None:
     assert out.index[out.nphKeep == 0].tolist() == [17, 30]
     assert out.loc[17, "nphReason"].startswith("maximum off by +")
     assert (out.loc[out.nphKeep == 1, "nphReason"] == "none").all()
-
-
-def test_principal_components_show_the_odd_image() -> None:
-    rng = np.random.default_rng(1)
-    images = rng.normal(size=(60, 16, 16))
-    images[9] += 8 * np.sin(np.arange(16))[None, :]
-    frame = table({"a": 60})[["rlnMicrographName", "nphParticleNumber"]]
-    out = propose_bad_particles(frame, BadParticleSettings(pca=2), images)
-    assert out.index[out.nphKeep == 0].tolist() == [9]
-    with pytest.raises(InputError, match="as many"):
-        propose_bad_particles(frame, BadParticleSettings(pca=2), images[:5])
