@@ -97,7 +97,8 @@ class Maker:
                 "nphIceRing": 0.0, "nphForeignArea": 0.0, "nphKeep": 1, "nphReason": "none",
             }
         )  # fmt: skip
-        write_table(self.results / "ctf/micrographs.star", table, kind="defocus")
+        for name in ("micrographs", "defocus"):
+            write_table(self.results / f"ctf/{name}.star", table, kind="defocus")
         optics = Optics(**Config().optics.model_dump())
         for batch in np.unique(self.batch):
             mine = np.flatnonzero(self.batch == batch)

@@ -13,7 +13,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,10 @@ class Held:
     blocks: tables.Blocks
     comment: str
     content: bytes
+
+
+Follower = tuple[Kind, Held, bytes | None, list[Change]]
+"""An edit that follows another: what it holds, its new content, and the changes."""
 
 
 def digest_of(content: bytes | None) -> str:
@@ -120,6 +124,7 @@ class Decisions:
             entry = stack[-1]
             parts, plans, conflicts = [], [], []
             proposal: Rows | None = None
+            contents: dict[str, bytes | None] = {}
             for part in entry.parts:
                 kind = KINDS[part.name]
                 held = self._read(kind)
@@ -128,11 +133,12 @@ class Decisions:
                 if held.digest == part.after and (part.before == "" or part.held is not None):
                     content = _former(part)
                 else:
-                    content = self._changed(kind, held, back, proposal)
+                    content = self._changed(kind, held, back, proposal if kind.name == "def_sort" else None)
                 parts.append(self._part(kind, held, content, back))
                 plans.append((kind, content))
-                if kind.name == "sel_micrograph":
-                    proposal = self._groups_after(content)[1]
+                contents[kind.name] = content
+                if kind.name in ("defocus", "sel_micrograph"):
+                    proposal = self._groups_after(contents)[1]
             if conflicts:
                 raise Stale(name, conflicts)
             what = f"{'Redo' if redo else 'Undo'}: {entry.what.removeprefix('Undo: ')}"
@@ -152,24 +158,49 @@ class Decisions:
         content = self._changed(kind, held, changes)
         warnings = self._check(kind, content)
         parts, plans, followed = [self._part(kind, held, content, changes)], [(kind, content)], []
-        if kind.name == "sel_micrograph":
-            follow = self._follow_selection(content)
-            if follow is not None:
-                other, other_held, other_content, other_changes = follow
-                parts.append(self._part(other, other_held, other_content, other_changes))
-                plans.append((other, other_content))
-                followed = [f"edits/def_sort.star: {len(other_changes)} rows followed"]
+        for other, other_held, other_content, other_changes in self._followers(kind.name, content):
+            parts.append(self._part(other, other_held, other_content, other_changes))
+            plans.append((other, other_content))
+            followed.append(f"edits/{other.name}.star: {len(other_changes)} rows followed")
         if digest_of(content) != held.digest or len(parts) > 1:
             self._write(parts, plans, what, kind.name)
         return {"hash": digest_of(content), "what": what, "warnings": warnings, "followed": followed}
 
-    def _follow_selection(self, selection: bytes | None) -> tuple[Kind, Held, bytes | None, list[Change]] | None:
+    def _followers(self, name: str, content: bytes | None) -> Iterator[Follower]:
+        """Edits that a decision about micrographs or groups takes along."""
+        if name not in ("defocus", "sel_micrograph", "def_sort"):
+            return
+        contents = {name: content}
+        if name != "def_sort":
+            follow = self._follow_selection(contents)
+            if follow is not None:
+                contents["def_sort"] = follow[2]
+                yield follow
+        wanted = [kind for kind in (KINDS["thresh"], KINDS["best_per_view"]) if self._read(kind).digest]
+        groups = self._numbers_after(contents) if wanted else set()
+        for kind in wanted:
+            held = self._read(kind)
+            gone: list[Change] = [(key, value, None) for key, value in held.rows.items() if key not in groups]
+            if gone:
+                yield kind, held, self._changed(kind, held, gone), gone
+
+    def _numbers_after(self, contents: dict[str, bytes | None]) -> set[str]:
+        """Groups, as keys, when the edits hold this."""
+        kind = KINDS["def_sort"]
+        content = contents["def_sort"] if "def_sort" in contents else self._read(kind).content or None
+        if content is None:
+            return {str(group) for group in self._groups_after(contents)[1].values()}
+        with self._as_file(kind.name, content) as path:
+            blocks = read_blocks(path)
+            return {str(group) for group in kind.rows_of(blocks[_block(kind, blocks)]).values()}
+
+    def _follow_selection(self, contents: dict[str, bytes | None]) -> Follower | None:
         """def_sort must name the kept micrographs: rows of dropped ones go, new ones join the group nearest in defocus."""
         kind = KINDS["def_sort"]
         held = self._read(kind)
         if not held.digest:
             return None
-        kept, proposal = self._groups_after(selection)
+        kept, proposal = self._groups_after(contents)
         defocus = dict(zip(kept["rlnMicrographName"], kept["rlnDefocusU"] + kept["rlnDefocusV"], strict=True))
         old = {name: defocus[name] for name in held.rows if name in defocus}
         changes: list[Change] = [(name, value, None) for name, value in held.rows.items() if name not in defocus]
@@ -180,10 +211,14 @@ class Decisions:
             return None
         return kind, held, self._changed(kind, held, changes, proposal), changes
 
-    def _groups_after(self, selection: bytes | None) -> tuple[pd.DataFrame, Rows]:
-        """Kept micrographs and proposed groups when edits/sel_micrograph.star holds this."""
-        with self._as_file("sel_micrograph", selection) as path:
-            kept = kept_micrographs(self.project, path)
+    def _groups_after(self, contents: dict[str, bytes | None]) -> tuple[pd.DataFrame, Rows]:
+        """Kept micrographs and proposed groups when the edits hold this; those that are not named, what they hold now."""
+        with ExitStack() as files:
+            paths = {
+                name: files.enter_context(self._as_file(name, contents[name])) if name in contents else None
+                for name in ("sel_micrograph", "defocus")
+            }
+            kept = kept_micrographs(self.project, paths["sel_micrograph"], paths["defocus"])
         return kept, group_rows(proposed_groups(self.project, kept))
 
     def _changed(self, kind: Kind, held: Held, changes: Sequence[Change], proposal: Rows | None = None) -> bytes | None:
@@ -203,12 +238,13 @@ class Decisions:
             return None
         place = {key: i for i, key in enumerate(kind.order(self.project))}
         order = sorted(rows, key=lambda key: (place.get(key, len(place)), key))
-        frame = pd.DataFrame([(*kind.parts_of(key), rows[key]) for key in order], columns=[*kind.keys, kind.value])
+        cells = [(*kind.parts_of(key), *kind.cells_of(rows[key])) for key in order]
+        frame = pd.DataFrame(cells, columns=[*kind.keys, *kind.values])
         blocks = dict(held.blocks)
         block = _block(kind, blocks)
         old = blocks.get(block)
         if old is not None and len(old.columns) > len(frame.columns):
-            extra = old.drop(columns=kind.value).drop_duplicates(list(kind.keys))
+            extra = old.drop(columns=list(kind.values)).drop_duplicates(list(kind.keys))
             frame = frame.merge(extra, on=list(kind.keys), how="left")[list(old.columns)]
         blocks[block] = frame
         with self._as_file(kind.name, None) as path:
@@ -223,8 +259,8 @@ class Decisions:
 
     def _check(self, kind: Kind, content: bytes | None) -> list[str]:
         if content is None:
-            if kind.name == "sel_micrograph":
-                kept_micrographs(self.project, Path("/nonexistent"))
+            if kind.name in ("defocus", "sel_micrograph"):
+                self._groups_after({kind.name: None})
             return []
         with self._as_file(kind.name, content) as path:
             blocks = read_blocks(path)
@@ -253,7 +289,7 @@ class Decisions:
         content = path.read_bytes()
         blocks = read_blocks(path)
         frame = blocks[_block(kind, blocks)]
-        tables.check_columns(frame, (*kind.keys, kind.value), f"edits/{kind.name}.star")
+        tables.check_columns(frame, (*kind.keys, *kind.values), f"edits/{kind.name}.star")
         head = []
         for line in content.decode("utf-8", "replace").splitlines():
             if line.startswith("#"):
@@ -313,9 +349,8 @@ class Decisions:
 
 
 def _block(kind: Kind, blocks: tables.Blocks) -> str:
-    """The block that the workflow reads: the kind's, or the only one."""
-    wanted = tables.KINDS[kind.name].block
-    return next(iter(blocks)) if len(blocks) == 1 else wanted
+    """The block that the workflow reads: that of the edit's name, or the only one."""
+    return next(iter(blocks)) if len(blocks) == 1 else kind.name
 
 
 def _former(part: Part) -> bytes | None:

@@ -9,26 +9,30 @@ from typing import Any
 
 import pandas as pd
 
+from nephila.defocus_by_hand import COLUMNS as DEFOCUS
+from nephila.defocus_by_hand import resolve_defocus
 from nephila.defocus_groups import check_edit
 from nephila.errors import InputError
+from nephila.io.tables import read_table
 from nephila.particle_selection import apply_selection_edit
-from nephila.plan import apply_micrograph_edit, propose_groups, resolve_micrographs
+from nephila.plan import apply_micrograph_edit, check_caps, propose_groups, resolve_micrographs
 from nephila.review.project import Project
 from nephila.thresholds import check_threshold_edit
 
-Value = int | float
+Value = int | float | str
+"""Of a row. An edit with several columns of values has them as one text, numbers between spaces."""
 Rows = dict[str, Value]
 Warnings = list[str]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An edit: its key columns and value column, whether its file must name every row, how its proposal is found, the order
+    """An edit: its key columns and value columns, whether its file must name every row, how its proposal is found, the order
     of its rows, and the check that the workflow makes of it (InputError, or warnings)."""
 
     name: str
     keys: tuple[str, ...]
-    value: str
+    values: tuple[str, ...]
     whole: bool
     number: type[int] | type[float]
     proposal: Callable[[Project], Rows]
@@ -52,43 +56,93 @@ class Kind:
             raise InputError(f"{key!r} is not a key of {self.name}") from None
 
     def value_of(self, given: Any) -> Value | None:
-        """A value as the file holds it (nine digits); None: no row. InputError for anything but a finite number."""
+        """A value as the file holds it (nine digits); None: no row. InputError for anything but finite numbers."""
         if given is None:
             return None
+        if len(self.values) == 1:
+            return self._number(given, self.values[0])
+        words = given.split() if isinstance(given, str) else []
+        if len(words) != len(self.values):
+            raise InputError(f"{self.name}: {given!r} is not {len(self.values)} numbers: {', '.join(self.values)}")
+        try:
+            numbers = [float(word) for word in words]
+        except ValueError:
+            raise InputError(f"{self.name}: {given!r} is not {len(self.values)} numbers") from None
+        return " ".join(f"{self._number(x, name):.9g}" for x, name in zip(numbers, self.values, strict=True))
+
+    def _number(self, given: Any, column: str) -> int | float:
         if isinstance(given, bool) or not isinstance(given, (int, float)) or not abs(given) < 1e12:
-            raise InputError(f"{self.name}: {given!r} is not a number that {self.value} can have")
+            raise InputError(f"{self.name}: {given!r} is not a number that {column} can have")
         if self.number is int:
             if given != int(given):
-                raise InputError(f"{self.name}: {self.value} must be a whole number, not {given!r}")
+                raise InputError(f"{self.name}: {column} must be a whole number, not {given!r}")
             return int(given)
         return float(f"{given:.9g}")
 
+    def cells_of(self, value: Value) -> tuple[int | float, ...]:
+        """A value's numbers, column by column."""
+        return tuple(float(word) for word in value.split()) if isinstance(value, str) else (value,)
+
     def rows_of(self, frame: pd.DataFrame) -> Rows:
         """Values by key."""
-        columns = [frame[name].tolist() for name in self.keys]
+        keys = zip(*(frame[name].tolist() for name in self.keys), strict=True)
+        cells = zip(*(frame[name].tolist() for name in self.values), strict=True)
         return {
-            self.key_of(key): self.value_of(value) or 0
-            for key, value in zip(zip(*columns, strict=True), frame[self.value].tolist(), strict=True)
+            self.key_of(key): self.value_of(" ".join(str(x) for x in cell) if len(cell) > 1 else cell[0]) or 0
+            for key, cell in zip(keys, cells, strict=True)
         }
 
 
+TABLE = "results/ctf/micrographs.star"
+
+
+def defoci(project: Project, path: Path | None = None) -> pd.DataFrame:
+    """The table of CTFs with the defoci by hand that the edit at `path` holds (by default the one in use)."""
+    if path is None:
+        in_use = project.edit_path("defocus")
+        return project.kept(("defoci",), defoci_stamp(project), lambda: defoci(project, in_use))
+    fitted = project.table(TABLE, "defocus")
+    edit = read_table(path, kind="hand_defocus") if path.is_file() else None
+    return resolve_defocus(fitted, edit, "edits/defocus.star")
+
+
+def defoci_stamp(project: Project) -> tuple[Any, ...]:
+    """Changes with the fits and with the defoci by hand."""
+    edit = "edits/defocus.star"
+    return project.stamp(TABLE), project.stamp(edit) if project.exists(edit) else None
+
+
+def _proposed_defocus(project: Project) -> Rows:
+    table = project.table(TABLE, "defocus")
+    columns = (table[name].tolist() for name in ("rlnMicrographName", *DEFOCUS))
+    return {str(name): f"{u:.9g} {v:.9g} {a:.9g}" for name, u, v, a in zip(*columns, strict=True)}
+
+
+def _check_defocus(project: Project, edit: pd.DataFrame, path: Path) -> Warnings:
+    if project.config().input.particles:
+        raise InputError("edits/defocus.star: the particles were given with defoci of their own: change them there")
+    resolve_defocus(project.table(TABLE, "defocus"), edit, "edits/defocus.star")
+    kept_micrographs(project, defocus=path)
+    return []
+
+
 def _proposed_micrographs(project: Project) -> Rows:
-    table = project.table("results/ctf/micrographs.star", "defocus")
+    table = defoci(project)
     return {str(n): int(k) for n, k in zip(table["rlnMicrographName"], table["nphKeep"], strict=True)}
 
 
 def _check_micrographs(project: Project, edit: pd.DataFrame, path: Path) -> Warnings:
-    ctf = project.table("results/ctf/micrographs.star", "defocus")
+    ctf = defoci(project)
     apply_micrograph_edit(ctf, edit, "edits/sel_micrograph.star")
     resolve_micrographs(ctf, path)
     return []
 
 
-def kept_micrographs(project: Project, path: Path | None = None) -> pd.DataFrame:
-    """Rows of the kept micrographs, as the edit at `path` (by default the one in use) makes them."""
+def kept_micrographs(project: Project, path: Path | None = None, defocus: Path | None = None) -> pd.DataFrame:
+    """Rows of the kept micrographs, as the selection at `path` and the defoci by hand at `defocus` (by default the edits in use)
+    make them."""
     edit = path or project.edit_path("sel_micrograph")
-    ctf = project.table("results/ctf/micrographs.star", "defocus")
-    return resolve_micrographs(ctf, edit if edit.is_file() else None)
+    return resolve_micrographs(defoci(project, defocus), edit if edit.is_file() else None)
 
 
 def proposed_groups(project: Project, kept: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -109,18 +163,13 @@ def group_rows(table: pd.DataFrame) -> Rows:
 
 def _by_defocus(project: Project) -> list[str]:
     """All micrographs by defocus, then name, as the proposal sorts them, whichever are kept."""
-    table = project.table("results/ctf/micrographs.star", "defocus")
+    table = project.table(TABLE, "defocus")
     sums = table["rlnDefocusU"] + table["rlnDefocusV"]
     return [name for _, name in sorted(zip(sums.fillna(0), table["rlnMicrographName"].astype(str), strict=True))]
 
 
 def _check_def_sort(project: Project, edit: pd.DataFrame, path: Path) -> Warnings:
     check_edit(proposed_groups(project), edit, "edits/def_sort.star")
-    thresholds = project.edit_path("thresh")
-    if thresholds.is_file():
-        named = set(project.table("edits/thresh.star", "thresh")["nphDefocusGroup"].astype(int))
-        if named != set(edit["nphDefocusGroup"].astype(int)):
-            return ["edits/thresh.star names other groups: look at Thresholds once the groups are aligned"]
     return []
 
 
@@ -149,7 +198,10 @@ def _proposed_thresholds(project: Project) -> Rows:
 
 def _check_thresholds(project: Project, edit: pd.DataFrame, path: Path) -> Warnings:
     proposal = project.table("results/averages/thresh.proposed.star", "thresh")
-    aligned = project.aligned()
+    aligned, groups = project.aligned(), groups_in_use(project)
+    for number in edit["nphDefocusGroup"].astype(int):
+        if number not in groups:
+            raise InputError(f"edits/thresh.star: group {number} does not exist; remove the line")
     return check_threshold_edit(
         proposal,
         edit,
@@ -159,16 +211,36 @@ def _check_thresholds(project: Project, edit: pd.DataFrame, path: Path) -> Warni
     )
 
 
+def groups_in_use(project: Project) -> list[int]:
+    """Numbers of the defocus groups as the edits make them."""
+    path = project.edit_path("def_sort")
+    table = project.table("edits/def_sort.star", "def_sort") if path.is_file() else proposed_groups(project)
+    return sorted(set(table["nphDefocusGroup"].astype(int)))
+
+
+def _proposed_caps(project: Project) -> Rows:
+    usual = project.config().thresholds.best_per_view or 0
+    return {str(group): usual for group in groups_in_use(project)}
+
+
+def _check_caps(project: Project, edit: pd.DataFrame, path: Path) -> Warnings:
+    check_caps(edit, groups_in_use(project), "edits/best_per_view.star")
+    return []
+
+
 _MICROGRAPH = ("rlnMicrographName",)
 _PARTICLE = ("rlnMicrographName", "nphParticleNumber")
 _GROUP = ("nphDefocusGroup",)
-_ALL: dict[str, tuple[tuple[str, ...], str, bool, type[int] | type[float], Any, Any, Any]] = {
+_KEEP = ("nphKeep",)
+_ALL: dict[str, tuple[tuple[str, ...], tuple[str, ...], bool, type[int] | type[float], Any, Any, Any]] = {
+    "defocus": (_MICROGRAPH, DEFOCUS, False, float, _proposed_defocus, _proposed_defocus, _check_defocus),
     "sel_micrograph": (
-        _MICROGRAPH, "nphKeep", False, int, _proposed_micrographs, _proposed_micrographs, _check_micrographs
+        _MICROGRAPH, _KEEP, False, int, _proposed_micrographs, _proposed_micrographs, _check_micrographs
     ),
-    "def_sort": (_MICROGRAPH, "nphDefocusGroup", True, int, _proposed_def_sort, _by_defocus, _check_def_sort),
-    "good": (_PARTICLE, "nphKeep", False, int, _proposed_good, _proposed_good, _check_good),
-    "thresh": (_GROUP, "nphThreshold", True, float, _proposed_thresholds, _proposed_thresholds, _check_thresholds),
+    "def_sort": (_MICROGRAPH, ("nphDefocusGroup",), True, int, _proposed_def_sort, _by_defocus, _check_def_sort),
+    "good": (_PARTICLE, _KEEP, False, int, _proposed_good, _proposed_good, _check_good),
+    "thresh": (_GROUP, ("nphThreshold",), False, float, _proposed_thresholds, _proposed_thresholds, _check_thresholds),
+    "best_per_view": (_GROUP, ("nphAtMost",), False, int, _proposed_caps, _proposed_caps, _check_caps),
 }  # fmt: skip
 KINDS = {name: Kind(name, *rest) for name, rest in _ALL.items()}
 """By the name of their files, edits/NAME.star."""

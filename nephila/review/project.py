@@ -92,14 +92,15 @@ class Project:
         return sorted(name for name in found if self.exists(name))
 
     def aligned(self) -> pd.DataFrame:
-        """Aligned particles of all groups: rlnImageName, rlnOriginXAngst, rlnOriginYAngst, nphDefocusGroup, nphCorrelation; rows in
-        the order of the groups' stacks. NotYet where no group is aligned."""
+        """Aligned particles of all groups: rlnImageName, rlnAnglePsi, rlnOriginXAngst, rlnOriginYAngst, nphDefocusGroup,
+        nphCorrelation; rows in the order of the groups' stacks. NotYet where no group is aligned."""
         names = self.names("results/alignment/group_*/align.star")
         if not names:
             raise NotYet("no group is aligned yet")
 
         def read() -> pd.DataFrame:
-            columns = ["rlnImageName", "rlnOriginXAngst", "rlnOriginYAngst", "nphDefocusGroup", "nphCorrelation"]
+            columns = ["rlnImageName", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"]
+            columns += ["nphDefocusGroup", "nphCorrelation"]
             tables = [self.table(name, "poses")[columns] for name in names]
             return pd.concat(tables, ignore_index=True)
 

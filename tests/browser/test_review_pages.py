@@ -168,8 +168,7 @@ def test_a_threshold_is_moved_with_counts_and_pictures(page):
     proposed = json.loads(page.evaluate("fetch('/api/edits/thresh').then((r) => r.text())"))["proposal"]
     page.fill("[aria-label='Threshold as a number']", "0.4321")
     page.keyboard.press("Tab")
-    rows = ["1\t0.4321", *(f"{g}\t{proposed[str(g)]:.9g}" for g in (2, 3))]
-    saved(page, "thresh", star("thresh", ["nphDefocusGroup", "nphThreshold"], rows))
+    saved(page, "thresh", star("thresh", ["nphDefocusGroup", "nphThreshold"], ["1\t0.4321"]))
     data = page.evaluate("fetch('/api/thresholds').then((r) => r.json())")["groups"][0]["correlations"]
     above = sum(value >= 0.4321 for value in data)
     assert page.inner_text("p[role=status]").startswith(f"Group 1: {above} above, {len(data) - above} below")
@@ -190,7 +189,7 @@ def test_a_threshold_is_moved_with_counts_and_pictures(page):
     page.keyboard.press("j")
     page.keyboard.press("+")
     saved(page, "thresh", star("thresh", ["nphDefocusGroup", "nphThreshold"],
-        [f"{g}\t{round(proposed[str(g)] + 0.001 * (g == 2), 4):.9g}" for g in (1, 2, 3)]))  # fmt: skip
+        [f"2\t{round(proposed['2'] + 0.001, 4):.9g}"]))  # fmt: skip
     undo(page, "thresh")
 
 
@@ -209,23 +208,41 @@ def test_volumes_are_drawn_and_a_group_is_left_out(page):
         if page.served.rows("thresh"):
             break
         page.wait_for_timeout(25)
-    assert page.served.rows("thresh")[2] == "3\t2"
+    assert page.served.rows("thresh") == ["3\t2"]
     page.wait_for_selector("[aria-label='Leave out group 3'][aria-pressed=true]")
     page.click("[aria-label='Leave out group 3']")
     saved(page, "thresh", None)
 
 
-def test_views_say_what_a_cap_would_leave(page):
+def test_a_cap_per_view_is_set_for_all_groups_and_for_one(page):
+    columns = ["nphDefocusGroup", "nphAtMost"]
     show(page, "views")
     data = page.evaluate("fetch('/api/views').then((r) => r.json())")
-    page.focus("[aria-label^='Cap']")
+    page.focus("[aria-label='Cap per view and group']")
     page.keyboard.press("Home")
+    saved(page, "best_per_view", star("best_per_view", columns, ["1\t1", "2\t1", "3\t1"]))
     expected = sum(min(n, 1) for group in data["groups"].values() for n in group["above"])
-    assert page.inner_text("#capped") == str(expected) and "best_per_view: 1" in page.inner_text("pre")
+    until(page, "document.querySelector('h2[role=status]').innerText === 'All groups: at most 1 per view'")
+    assert page.inner_text("#capped") == str(expected)
+    jobs = plan(page)
+    assert jobs["bestim"] == jobs["recon"] == 3 and jobs["prepare"] == 1 and "dftotals" not in jobs
+    undo(page, "best_per_view")
+    page.select_option("[aria-label='Group']", "2")
+    page.fill("[aria-label='Cap as a number']", "2")
+    page.keyboard.press("Tab")
+    saved(page, "best_per_view", star("best_per_view", columns, ["2\t2"]))
+    jobs = plan(page)
+    assert jobs["bestim"] == jobs["recon"] == 1 and "win2stk" not in jobs
+    page.keyboard.press("+")
+    saved(page, "best_per_view", star("best_per_view", columns, ["2\t3"]))
+    page.click("button:has-text('No cap')")
+    saved(page, "best_per_view", None)  # as in the settings: no file
+    assert page.inner_text("h2[role=status]") == "Group 2: no cap"
     assert len(page.query_selector_all(".map circle")) == 12 + 3
 
 
-def test_a_ctf_is_fitted_by_hand_for_looking(page):
+def test_a_ctf_is_fitted_by_hand(page):
+    columns = ["rlnMicrographName", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
     show(page, "ctf")
     page.wait_for_selector("#agreement")
     best = float(page.inner_text("#agreement"))
@@ -233,13 +250,48 @@ def test_a_ctf_is_fitted_by_hand_for_looking(page):
     for _ in range(6):
         page.keyboard.press("+")
     assert float(page.inner_text("#agreement")) < best - 0.05
-    page.focus("[aria-label=Astigmatism]")
-    page.keyboard.press("End")
-    page.keyboard.press("p")
-    assert float(page.inner_text("#agreement")) == best
+    assert page.inner_text(".bar [role=status]") == "moved, not saved" and page.served.edit("defocus") is None
     page.keyboard.press("j")
     until(page, "document.querySelector('select').selectedIndex === 1")
-    assert not list(page.served.folder.glob("edits/*"))
+    assert page.inner_text(".bar [role=status]") == "as fitted"
+    page.keyboard.press("i")  # what was moved is still there
+    page.keyboard.press("s")
+    rows = ["micrographs/mic_0001.mrc\t11500\t11300\t30"]
+    saved(page, "defocus", star("defocus", columns, rows))
+    until(page, "document.querySelector('.bar [role=status]').innerText === 'by hand'")
+    jobs = plan(page)
+    # micrograph 1 is of group 1, whose average moves; no other group is touched, and no fit or pick
+    assert {name: jobs.get(name, 0) for name in OF_GROUP} == dict.fromkeys(OF_GROUP, 1)
+    assert jobs["defocus"] == jobs["defavg"] == 1
+    assert not {"ctffind", "merge_ctf", "lfc_pick", "renumber", "extract_windows"} & set(jobs)
+    page.focus("[aria-label=Astigmatism]")
+    page.keyboard.press("Home")
+    page.click("button:has-text('Save this fit')")
+    saved(page, "defocus", star("defocus", columns, ["micrographs/mic_0001.mrc\t11400\t11400\t30"]))
+    page.keyboard.press("Control+z")
+    saved(page, "defocus", star("defocus", columns, rows))
+    until(page, "document.querySelector('#says').innerText.startsWith('Undo')")
+    page.keyboard.press("p")
+    saved(page, "defocus", None)
+    until(page, f"document.querySelector('#agreement').innerText === '{best:.3f}'")
+    entries = [json.loads(line) for line in (page.served.folder / "edits/history.jsonl").read_text().splitlines()]
+    assert entries[0]["what"] == "mic_0001.mrc by hand: 11500 / 11300 Å at 30°"
+    assert plan(page) == {}
+
+
+def test_a_fit_by_hand_in_a_stale_tab_is_merged(page):
+    page.context.expected.append("status of 409")
+    show(page, "ctf")
+    page.wait_for_selector("#agreement")
+    path = page.served.folder / "edits" / "defocus.star"
+    path.parent.mkdir(exist_ok=True)
+    columns = ["rlnMicrographName", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
+    other = "micrographs/mic_0002.mrc\t20800\t20600\t10"
+    path.write_text(star("defocus", columns, [other]) + "\n")
+    page.keyboard.press("+")
+    page.keyboard.press("s")
+    saved(page, "defocus", star("defocus", columns, ["micrographs/mic_0001.mrc\t11250\t11050\t30", other]))
+    page.wait_for_selector("#says:has-text('merged')")
 
 
 def test_the_run_and_its_logs(page):

@@ -54,7 +54,10 @@ def decide(decisions, name, changes, what="a decision"):
         ("sel_micrograph", {NAMES[1]: 0}, ["_rlnMicrographName #1", "_nphKeep #2", f"{NAMES[1]}\t0"]),
         ("good", {f"{NAMES[1]}#2": 0, f"{NAMES[0]}#3": 1},
          ["_rlnMicrographName #1", "_nphParticleNumber #2", "_nphKeep #3", f"{NAMES[0]}\t3\t1", f"{NAMES[1]}\t2\t0"]),
-        ("thresh", {"2": 0.654321}, ["_nphDefocusGroup #1", "_nphThreshold #2", "1\t0.55", "2\t0.654321"]),
+        ("thresh", {"2": 0.654321}, ["_nphDefocusGroup #1", "_nphThreshold #2", "2\t0.654321"]),
+        ("best_per_view", {"2": 12, "1": 3}, ["_nphDefocusGroup #1", "_nphAtMost #2", "1\t3", "2\t12"]),
+        ("defocus", {NAMES[2]: "15300.5 15100 -12.5"}, ["_rlnMicrographName #1", "_rlnDefocusU #2", "_rlnDefocusV #3",
+         "_rlnDefocusAngle #4", f"{NAMES[2]}\t15300.5\t15100\t-12.5"]),
         ("def_sort", {NAMES[1]: 2},
          ["_rlnMicrographName #1", "_nphDefocusGroup #2", *(f"{n}\t{g}" for n, g in zip(NAMES, (1, 2, 2, 2), strict=False))]),
     ],
@@ -81,7 +84,7 @@ def test_a_decision_and_its_undoing_byte_by_byte(project, decisions, name, chang
 def test_what_is_decided_is_what_the_workflow_reads(project, decisions):
     decide(decisions, "thresh", {"1": 0.123456789123})
     table = read_table(project / "edits" / "thresh.star", kind="thresh")
-    assert table["nphThreshold"].tolist() == [0.123456789, 0.55]
+    assert table["nphThreshold"].tolist() == [0.123456789]
 
 
 def test_several_decisions_are_undone_in_turn(project, decisions):
@@ -137,9 +140,9 @@ def test_undo_refuses_to_take_back_what_another_hand_wrote(project, decisions):
     path.write_text(path.read_text().replace("\t0.7", "\t0.75"))
     with pytest.raises(Stale):
         decisions.undo("thresh")
-    path.write_text(path.read_text().replace("\t0.75", "\t0.7").replace("2\t0.55", "2\t0.6"))
+    path.write_text(path.read_text().replace("\t0.75", "\t0.7").rstrip("\n") + "\n2\t0.6\n")
     decisions.undo("thresh")  # the other row stays
-    assert read_table(path, kind="thresh")["nphThreshold"].tolist() == [0.55, 0.6]
+    assert read_table(path, kind="thresh").to_numpy().tolist() == [[2, 0.6]]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,11 @@ def test_undo_refuses_to_take_back_what_another_hand_wrote(project, decisions):
         ("thresh", {"1": "high"}, "not a number"),
         ("def_sort", {NAMES[0]: 0}, "whole number from 1"),
         ("def_sort", {NAMES[0]: 1.5}, "whole number"),
+        ("defocus", {NAMES[0]: "-100 -200 0"}, "must be an underfocus"),
+        ("defocus", {NAMES[0]: "12000 11000"}, "is not 3 numbers"),
+        ("defocus", {"other.mrc": "12000 11000 0"}, "not in this project"),
+        ("best_per_view", {"3": 5}, "group 3 does not exist"),
+        ("best_per_view", {"1": -1}, "must be a whole number"),
         ("def_sort", {NAMES[4]: 1}, "not among the kept"),
     ],
 )  # fmt: skip
@@ -192,7 +200,33 @@ def test_a_file_that_no_longer_fits_is_shown_and_can_be_mended(project, decision
     assert "group 9 does not exist" in state["problem"] and state["strangers"] == ["9"]
     decisions.mend("thresh")
     assert decisions.state("thresh")["problem"] is None
-    assert read_table(path, kind="thresh")["nphThreshold"].tolist() == [0.7, 0.55]
+    assert read_table(path, kind="thresh")["nphThreshold"].tolist() == [0.7]
+
+
+def test_lines_of_groups_that_are_no_more_go_in_the_same_decision(project, decisions):
+    decide(decisions, "thresh", {"1": 0.7, "2": 0.6})
+    decide(decisions, "best_per_view", {"2": 9})
+    before = content(project, "thresh")
+    answer = decide(decisions, "def_sort", dict.fromkeys(NAMES[2:4], 1))
+    assert answer["followed"] == ["edits/thresh.star: 1 rows followed", "edits/best_per_view.star: 1 rows followed"]
+    assert read_table(project / "edits" / "thresh.star", kind="thresh")["nphDefocusGroup"].tolist() == [1]
+    assert content(project, "best_per_view") is None
+    decisions.undo("def_sort")
+    assert content(project, "thresh") == before and content(project, "best_per_view").rstrip().endswith("2\t9")
+    answer = decide(decisions, "def_sort", {NAMES[1]: 3})  # a new group needs no line
+    assert answer["followed"] == [] and answer["warnings"] == [] and content(project, "thresh") == before
+
+
+def test_a_fit_by_hand_takes_up_a_micrograph_and_its_group_follows(project, decisions):
+    decide(decisions, "def_sort", {NAMES[1]: 2})
+    groups = content(project, "def_sort")
+    assert decisions.state("sel_micrograph")["proposal"][NAMES[4]] == 0
+    answer = decide(decisions, "defocus", {NAMES[4]: "20100 20000 15"}, "by hand")
+    assert answer["followed"] == ["edits/def_sort.star: 1 rows followed"]
+    assert decisions.state("sel_micrograph")["proposal"][NAMES[4]] == 1
+    assert decisions.state("def_sort")["rows"][NAMES[4]] == 2 and decisions.state("def_sort")["problem"] is None
+    decisions.undo("defocus")
+    assert content(project, "defocus") is None and content(project, "def_sort") == groups
 
 
 def test_an_error_in_mid_save_leaves_the_old_file(project, decisions, monkeypatch):

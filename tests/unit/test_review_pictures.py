@@ -77,7 +77,7 @@ def test_correlations_fall_and_agree_with_the_sheets(project, folder):
         thresholds.group_items(project, 9)
 
 
-def test_the_average_of_a_side_is_centred(project, folder, monkeypatch):
+def test_the_average_of_a_side_is_centred_and_turned(project, folder, monkeypatch):
     table = project.aligned().copy()
     stack = open_stack(folder / "results/alignment/group_001/data.mrcs")
     mine = table[table["nphDefocusGroup"] == 1].reset_index(drop=True)
@@ -89,6 +89,13 @@ def test_the_average_of_a_side_is_centred(project, folder, monkeypatch):
     # image(x) = P(x + o): the centred image has at x what the image has at x - o
     centred = np.roll(np.mean(below, axis=0), (-1, 2), axis=(0, 1))
     assert np.allclose(thresholds.side_average(project, 1, cut, kept=False), centred, atol=1e-5)
+    # A(psi = 90) takes (x, y) to (y, -x): what the image has there comes to (x, y)
+    table["rlnOriginXAngst"] = table["rlnOriginYAngst"] = 0.0
+    table["rlnAnglePsi"] = 90.0
+    n = stack.shape[1]
+    along = np.arange(n) - n // 2
+    turned = np.mean(below, axis=0)[(n // 2 - along[None, :]) % n, (n // 2 + along[:, None]) % n]
+    assert np.allclose(thresholds.side_average(project, 1, cut, kept=False), turned, atol=1e-5)
     with pytest.raises(InputError, match="no particles above 2"):
         thresholds.side_average(project, 1, 2.0, kept=True)
 
@@ -114,7 +121,7 @@ def test_profiles_end_where_the_rings_do(project):
 def test_views_count_those_above_the_thresholds(project):
     found = views.views(project)
     counts, above = (sum(sum(group[name]) for group in found["groups"].values()) for name in ("counts", "above"))
-    assert counts == 117 and 0.8 * counts < above < 0.9 * counts and found["cap"] is None
+    assert counts == 117 and 0.8 * counts < above < 0.9 * counts and found["cap"] == 0
 
 
 def test_a_sheet_holds_its_particles_in_order(project, folder):

@@ -11,10 +11,11 @@ import pandas as pd
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.micrograph_input import image_coordinates, read_input
+from nephila.review.kinds import TABLE as TABLE
+from nephila.review.kinds import defoci, defoci_stamp
 from nephila.review.pictures import SpectrumTile, large_picture, measured_spectrum, version_of
 from nephila.review.project import Project
 
-TABLE = "results/ctf/micrographs.star"
 COLUMNS = {
     "defocusU": "rlnDefocusU",
     "defocusV": "rlnDefocusV",
@@ -32,8 +33,8 @@ FINEST = 5.0
 
 
 def micrographs(project: Project) -> dict[str, Any]:
-    """The table, column by column; numbers that are not known are null."""
-    table = project.table(TABLE, "defocus")
+    """The table with defoci by hand, column by column; numbers that are not known are null."""
+    table = defoci(project)
     found: dict[str, Any] = {"names": table["rlnMicrographName"].tolist(), "reason": table["nphReason"].tolist()}
     found["proposed"] = table["nphKeep"].astype(int).tolist()
     for name, column in COLUMNS.items():
@@ -86,7 +87,7 @@ def _stamps(project: Project, names: list[str]) -> tuple[tuple[str, int], ...]:
 
 def spectrum_items(project: Project) -> tuple[list[SpectrumTile], Any]:
     """Spectra in the order of the table, and their stamp."""
-    table = project.table(TABLE, "defocus")
+    table = defoci(project)
     if "nphBatch" not in table.columns:
         raise InputError(f"{TABLE}: no column nphBatch")
     place = table.groupby("nphBatch").cumcount()
@@ -101,7 +102,7 @@ def spectrum_items(project: Project) -> tuple[list[SpectrumTile], Any]:
     ]
     stacks = sorted({item.stack for item in items})
     stamps = tuple((name, project.stamp(name)) for name in stacks if project.exists(name))
-    return items, (project.stamp(TABLE), stamps, project.config().optics.model_dump_json())
+    return items, (defoci_stamp(project), stamps, project.config().optics.model_dump_json())
 
 
 def spectrum_picture(project: Project, index: int, side: int = 420) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nephila.averaging import align_images
 from nephila.errors import InputError
 from nephila.io.mrc import open_stack
 from nephila.review.pages.micrographs import numbers
@@ -15,6 +16,8 @@ from nephila.review.project import Project
 
 Float32 = npt.NDArray[np.float32]
 AVERAGED = 300
+BLOCK = 64
+"""Images held at once."""
 PROPOSED = "results/averages/thresh.proposed.star"
 
 
@@ -37,8 +40,8 @@ def thresholds(project: Project) -> dict[str, Any]:
 
 
 def side_average(project: Project, group: int, threshold: float, *, kept: bool) -> Float32:
-    """Average of the particles of a group on one side of a threshold, the AVERAGED ones nearest to it, each centred by whole pixels
-    and not rotated: what lies at the centre is there in all directions. InputError where there are none."""
+    """Average of the particles of a group on one side of a threshold, the AVERAGED ones nearest to it, each centred and turned in
+    its plane as its reference was found (all views together). InputError where there are none."""
     aligned = project.aligned()
     correlation = aligned["nphCorrelation"].to_numpy()
     rows = np.flatnonzero((aligned["nphDefocusGroup"].to_numpy() == group) & ((correlation >= threshold) == kept))
@@ -49,12 +52,14 @@ def side_average(project: Project, group: int, threshold: float, *, kept: bool) 
     numbers = [int(name.split("@")[0]) - 1 for name in mine["rlnImageName"]]
     stack = open_stack(project.path(f"results/alignment/group_{group:03d}/data.mrcs"))
     pixel_size = project.config().pixel_size
-    shifts = np.rint(mine[["rlnOriginYAngst", "rlnOriginXAngst"]].to_numpy() / pixel_size).astype(int)
-    total = np.zeros(stack.shape[1:], dtype=np.float32)
-    for number, shift in zip(numbers, shifts, strict=True):
-        total += np.roll(stack[number], (int(shift[0]), int(shift[1])), axis=(0, 1))
-    total /= len(numbers)
-    return total
+    psi = mine["rlnAnglePsi"].to_numpy(dtype=np.float64)
+    x, y = (mine[f"rlnOrigin{axis}Angst"].to_numpy(dtype=np.float64) / pixel_size for axis in "XY")
+    total = np.zeros(stack.shape[1:])
+    for start in range(0, len(numbers), BLOCK):
+        part = slice(start, start + BLOCK)
+        images = np.stack([np.asarray(stack[number], dtype=np.float32) for number in numbers[part]])
+        total += align_images(images, psi[part], x[part], y[part]).sum(axis=0, dtype=np.float64)
+    return (total / len(numbers)).astype(np.float32)
 
 
 def group_items(project: Project, group: int) -> tuple[list[str], Any]:

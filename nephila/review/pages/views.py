@@ -11,7 +11,8 @@ from nephila.review.project import Project
 
 
 def views(project: Project) -> dict[str, Any]:
-    """Directions of the reference views, particles on each by group (0: all), those above the thresholds, and the present cap."""
+    """Directions of the reference views, particles on each by group (0: all), those above the thresholds, and the settings' cap
+    (0: none)."""
     table = project.table("results/averages/how_many.star")
     everyone = table[table["nphDefocusGroup"] == 0]
     found: dict[str, Any] = {
@@ -19,7 +20,7 @@ def views(project: Project) -> dict[str, Any]:
         "tilt": numbers(everyone["rlnAngleTilt"]),
         "view": everyone["nphView"].astype(int).tolist(),
         "groups": {},
-        "cap": project.config().thresholds.best_per_view,
+        "cap": project.config().thresholds.best_per_view or 0,
         "symmetry": project.config().particle.symmetry,
     }
     for number, rows in table[table["nphDefocusGroup"] > 0].groupby("nphDefocusGroup"):

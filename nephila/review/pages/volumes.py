@@ -27,6 +27,8 @@ LISTED = (
     ("First reconstruction, half 1", "results/reconstruction/vol01_half1.mrc"),
     ("First reconstruction, half 2", "results/reconstruction/vol01_half2.mrc"),
     ("Starting volume", "results/project/reference_volume.mrc"),
+    ("Initial model", "results/reference/initial.mrc"),
+    ("Initial model, mirror image", "results/reference/initial_mirror.mrc"),
 )
 
 

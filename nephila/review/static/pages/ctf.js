@@ -1,7 +1,8 @@
-// A micrograph's CTF by hand: sliders over the measured rings and profile, to see whether the fit is right. Nothing is written.
+// A micrograph's CTF by hand: sliders over the measured rings and profile; what they say can take the place of the fit.
 
 import { getJson } from "../api.js";
-import { complain, fixed, h, short, svg } from "../dom.js";
+import { complain, fixed, h, plural, short, svg } from "../dom.js";
+import { Edit, editTools } from "../edits.js";
 
 const SIDE = 420;
 const WIDTH = 640;
@@ -9,21 +10,37 @@ const HEIGHT = 260;
 const EDGE = { left: 16, right: 16, top: 14, bottom: 30 };
 const ANGLES = Array.from({ length: 18 }, (_, i) => (i * Math.PI) / 18);
 
+// An edit's row, "U V angle", as sliders have it; no fit: null.
+export function parse(text) {
+  const [u, v, angle] = text.split(" ").map(Number);
+  return u > 0 ? { defocus: (u + v) / 2, astigmatism: u - v, angle } : null;
+}
+
+const round = (value) => Number(value.toFixed(1));
+const written = ({ defocus, astigmatism, angle }) => `${round(defocus + astigmatism / 2)} ${round(defocus - astigmatism / 2)} ${round(angle)}`;
+
 export async function show(root, context) {
-  const [data, micrographs, profiles] = await Promise.all([getJson("/api/optics"), getJson("/api/micrographs"), getJson("/api/profiles")]);
+  const edit = new Edit("defocus");
+  const [data, micrographs, profiles] = await Promise.all([getJson("/api/optics"), getJson("/api/micrographs"), getJson("/api/profiles"), edit.load()]);
+  const tools = editTools(edit);
   const { k2, k4, constant } = data.optics;
   const fit = { defocus: 0, astigmatism: 0, angle: 0 };
+  const drafts = new Map(); // sliders that were moved and are not saved, by micrograph
   let at = 0;
   let picture = null;
+  const name = () => micrographs.names[at];
 
   const canvas = h("canvas", { class: "rings", width: SIDE, height: SIDE, role: "img", "aria-label": "Left half: measured spectrum; right half: CTF squared of the sliders" });
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Measured profile and CTF squared of the sliders, averaged over directions" });
   const facts = h("dl");
-  const chosen = h("select", { "aria-label": "Micrograph", onchange: () => open(chosen.selectedIndex) }, micrographs.names.map((name) => h("option", {}, short(name))));
+  const chosen = h("select", { "aria-label": "Micrograph", onchange: () => open(chosen.selectedIndex) }, micrographs.names.map((each) => h("option", {}, short(each))));
+  const state = h("span", { class: "badge", role: "status" });
+  const counter = h("span", { class: "badge" });
+  const save = h("button", { type: "button", class: "main", onclick: () => store() }, "Save this fit ", h("kbd", {}, "s"));
   const sliders = {};
   const slider = (key, label, min, max, step, unit) => {
     const output = h("output", { class: "number" });
-    const input = h("input", { type: "range", min, max, step, "aria-label": label, oninput: () => ((fit[key] = Number(input.value)), draw()) });
+    const input = h("input", { type: "range", min, max, step, "aria-label": label, oninput: () => moved(key, Number(input.value)) });
     sliders[key] = () => ((input.value = fit[key]), (output.textContent = `${fixed(fit[key], 0)} ${unit}`));
     return [h("span", {}, label), input, output];
   };
@@ -32,17 +49,40 @@ export async function show(root, context) {
   const ctf2 = (defocus, kk) => Math.sin(k2 * defocus * kk - k4 * kk * kk + constant) ** 2;
   const average = (k) => ANGLES.reduce((sum, theta) => sum + ctf2(defocusAt(theta), k * k), 0) / ANGLES.length;
 
-  function back() {
-    const [u, v] = [micrographs.defocusU[at] ?? 0, micrographs.defocusV[at] ?? 0];
-    Object.assign(fit, { defocus: (u + v) / 2, astigmatism: u - v, angle: micrographs.angle[at] ?? 0 });
+  // Sliders that nobody moved stand where the edit, or else the fit, has them; without a fit in the middle of the range.
+  function settle() {
+    const start = drafts.get(name()) ?? parse(edit.value(name())) ?? { defocus: (data.range[0] + data.range[1]) / 2, astigmatism: 0, angle: 0 };
+    Object.assign(fit, start);
     draw();
+  }
+
+  function moved(key, value) {
+    fit[key] = value;
+    drafts.set(name(), { ...fit });
+    draw();
+  }
+
+  function store() {
+    const mine = name();
+    if (!drafts.has(mine)) return;
+    drafts.delete(mine);
+    const text = written(fit);
+    const [u, v, angle] = text.split(" ");
+    edit.decide({ [mine]: text }, `${short(mine)} by hand: ${u} / ${v} Å at ${angle}°`);
+    settle();
+  }
+
+  function back() {
+    drafts.delete(name());
+    edit.decide({ [name()]: edit.proposal[name()] }, `${short(name())}: as fitted`);
+    settle();
   }
 
   async function open(index) {
     at = Math.max(0, Math.min(micrographs.names.length - 1, index));
     chosen.selectedIndex = at;
     picture = null;
-    back();
+    settle();
     const image = new Image();
     const mine = at;
     image.addEventListener("load", () => mine === at && ((picture = image), draw()));
@@ -81,7 +121,7 @@ export async function show(root, context) {
   }
 
   function drawProfile() {
-    const ring = profiles.rings[micrographs.names[at]];
+    const ring = profiles.rings[name()];
     if (!ring) return plot.replaceChildren(svg("text", { x: 20, y: 30 }, "There is no profile: the fit failed."));
     const last = profiles.frequency[ring.first + ring.heights.length - 1];
     const x = (k) => EDGE.left + (k / last) * (WIDTH - EDGE.left - EDGE.right);
@@ -102,33 +142,42 @@ export async function show(root, context) {
     for (const update of Object.values(sliders)) update();
     drawRings();
     const now = drawProfile();
-    const [u, v] = [micrographs.defocusU[at], micrographs.defocusV[at]];
+    const fitted = parse(edit.proposal[name()]);
+    const byHand = micrographs.names.filter((each) => edit.decided(each));
+    counter.textContent = byHand.length ? `${plural(byHand.length, "micrograph")} by hand` : "none by hand";
+    [...chosen.options].forEach((option, i) => (option.textContent = short(micrographs.names[i]) + (edit.decided(micrographs.names[i]) ? " •" : "")));
+    save.disabled = !drafts.has(name());
+    state.textContent = drafts.has(name()) ? "moved, not saved" : edit.decided(name()) ? "by hand" : fitted ? "as fitted" : "no fit";
+    state.classList.toggle("warn", drafts.has(name()));
     facts.replaceChildren(...[
       ["Sliders: defocus U / V", `${fixed(fit.defocus + fit.astigmatism / 2, 0)} / ${fixed(fit.defocus - fit.astigmatism / 2, 0)} Å`],
       ["Correlation with the profile", now === undefined ? "–" : h("span", { id: "agreement" }, fixed(now, 3))],
-      ["The workflow's fit: U / V", `${fixed(u, 0)} / ${fixed(v, 0)} Å at ${fixed(micrographs.angle[at], 0)}°`],
+      ["The workflow's fit: U / V", fitted ? `${fixed(fitted.defocus + fitted.astigmatism / 2, 0)} / ${fixed(fitted.defocus - fitted.astigmatism / 2, 0)} Å at ${fixed(fitted.angle, 0)}°` : "none"],
       ["Its rings end at", `${fixed(micrographs.resolution?.[at], 1)} Å`],
     ].flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
   }
 
-  const step = (key, by) => () => ((fit[key] += by), draw());
+  const step = (key, by) => () => moved(key, fit[key] + by);
+  edit.listeners.push(settle);
   root.replaceChildren(
-    h("div", { class: "bar" }, h("h1", {}, "CTF"), h("label", {}, "Micrograph ", chosen), h("button", { type: "button", onclick: back }, "Back to the fit ", h("kbd", {}, "p")),
-      h("span", { class: "badge" }, "for looking: nothing is written")),
+    h("div", { class: "bar" }, h("h1", {}, "CTF"), h("label", {}, "Micrograph ", chosen), state, save,
+      h("button", { type: "button", onclick: back }, "As fitted ", h("kbd", {}, "p")), counter, h("span", { class: "grow" }), tools.buttons),
+    tools.notice,
     h("div", { class: "columns" },
       h("div", { class: "panel" }, canvas, h("p", { class: "quiet" }, `Left measured, right CTF² of the sliders; the edge is ${fixed(data.resolution, 1)} Å.`)),
       h("div", { class: "panel fill stack" }, plot,
         h("div", { class: "controls" }, slider("defocus", "Defocus", data.range[0], data.range[1], 10, "Å"), slider("astigmatism", "Astigmatism", 0, data.astigmatism, 10, "Å"), slider("angle", "Angle", -90, 90, 1, "°")),
         facts,
-        h("p", { class: "quiet" }, "The workflow takes its own fits. Where one is wrong and the rings are good, narrow the search (ctf.min_defocus, ctf.max_defocus in config.yaml); where the rings are bad, drop the micrograph."))),
+        h("p", { class: "quiet" }, "A saved fit goes on in place of the workflow's (edits/defocus.star); picks are not searched again. Where many fits are wrong, narrow the search (ctf.min_defocus, ctf.max_defocus in config.yaml); where the rings are bad, drop the micrograph."))),
   );
-  context.tools = [];
+  context.tools = [tools.keys];
   context.keys = [
     ["j", "next micrograph", () => open(at + 1)],
     ["i", "micrograph before", () => open(at - 1)],
     ["+", "defocus up by 50 Å", step("defocus", 50)],
     ["-", "defocus down by 50 Å", step("defocus", -50)],
-    ["p", "back to the fit", back],
+    ["s", "save this fit", store],
+    ["p", "as fitted", back],
   ];
   await open(0);
   return () => {};

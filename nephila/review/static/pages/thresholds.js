@@ -67,7 +67,7 @@ export async function show(root, context) {
         cell.title = fixed(current.correlations[rank], 4);
       },
     });
-  const averages = ["kept", "dropped"].map((name) => h("img", { class: "average", alt: `Average of the ${name} particles nearest the threshold, centred, not rotated`, width: 48, height: 48 }));
+  const averages = ["kept", "dropped"].map((name) => h("img", { class: "average", alt: `Average of the ${name} particles nearest the threshold, centred and turned in their plane`, width: 72, height: 72 }));
   const kept = side("Kept, lowest correlation first", (k) => above(current.correlations, value(current)) - 1 - k);
   const dropped = side("Dropped, highest correlation first", (k) => above(current.correlations, value(current)) + k);
 
