@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from nephila.defocus_by_hand import REASON as BY_HAND
 from nephila.geometry import view_direction
+from nephila.initial_tries import DARK, agreeing_tries, agreement_limit, looks_dark
+from nephila.project import FINAL_MASK
 from nephila.report.collect import Run, rows_of
 from nephila.symmetry import point_group_matrices
 from nephila.views import angular_distribution
@@ -35,6 +38,8 @@ NEAR_NYQUIST = 1.1
 """A resolution within this factor of Nyquist is limited by the pixel size."""
 MASK_CORRELATION = 0.1
 """FSC of phase-randomised maps, mean of three shells, that the mask alone makes."""
+MASK_GAIN = 0.1
+"""FSC inside the mask beyond what the whole maps allow, mean of three shells."""
 JOIN_MARGIN = 1.25
 """A resolution must be finer than the joined shells by this factor to say anything about the halves."""
 DEFECTIVE_GROUP = 2.0
@@ -72,7 +77,8 @@ class Finding:
 
 def check_run(run: Run) -> list[Finding]:
     """All findings: warnings first, otherwise in the order of the stages."""
-    parts = (_micrographs, _groups, _rings, _picks, _first_maps, _refinement, _fsc, _result, _views, _truth)
+    stages = (_micrographs, _groups, _rings, _picks, _initial_model, _first_maps, _refinement)
+    parts = (*stages, _fsc, _result, _views, _truth)
     found = [finding for part in parts for finding in part(run)]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
@@ -97,6 +103,7 @@ def _micrographs(run: Run) -> Iterator[Finding]:
             + (" With so many, check pixel size, voltage and Cs first." if much else ""),
             rows,
         )  # fmt: skip
+    yield from _by_hand(run)
     doubted = _kept_against_advice(run)
     if doubted:
         yield Finding(
@@ -104,6 +111,24 @@ def _micrographs(run: Run) -> Iterator[Finding]:
             str(len(doubted)), "what the proposal would leave out", "Your edit keeps them; see whether their groups suffer.",
             doubted,
         )  # fmt: skip
+
+
+def _by_hand(run: Run) -> Iterator[Finding]:
+    table, fits = run.table("micrographs"), run.table("fits")
+    if table is None or fits is None:
+        return
+    mine = table[table["nphReason"] == BY_HAND].merge(fits, on="rlnMicrographName", suffixes=("", "_fit"))
+    if not len(mine):
+        return
+    moved = (mine["rlnDefocusU"] + mine["rlnDefocusV"] - mine["rlnDefocusU_fit"] - mine["rlnDefocusV_fit"]) / 2
+    rows = tuple(
+        (str(name), f"{by:+.0f} Å from the fit" if fitted else "there was no fit")
+        for name, by, fitted in zip(mine["rlnMicrographName"], moved, mine["rlnDefocusU_fit"] > 0, strict=True)
+    )
+    yield Finding(
+        "by_hand", "micrographs", "note", f"{_number(len(mine), 'micrograph')} fitted by hand", str(len(mine)), "none",
+        "Their defoci stand in edits/defocus.star; see below whether the groups' rings agree with them.", rows,
+    )  # fmt: skip
 
 
 def _kept_against_advice(run: Run) -> tuple[tuple[str, str], ...]:
@@ -192,6 +217,34 @@ def _picks(run: Run) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _initial_model(run: Run) -> Iterator[Finding]:
+    tries = run.table("initial")
+    if tries is None or not len(tries) or run.config.reference.volume:
+        return
+    if looks_dark(tries):
+        yield Finding(
+            "initial_contrast", "reconstruction", "warning", "The initial model is darker than the solvent",
+            f"skewness {tries['nphSkewness'].iloc[0]:.1f}", f"warned below {DARK:g}",
+            "Images of either contrast give a model. If protein is dark in this one, input.contrast is wrong.",
+        )  # fmt: skip
+        return
+    number, agreeing = len(tries), agreeing_tries(tries)
+    if number > 1 and not agreeing:
+        yield Finding(
+            "initial_tries", "reconstruction", "warning", "The initial model may be wrong",
+            f"none of {number - 1} other tries agrees with it", f"warned where none agrees to {agreement_limit(tries):.0f} Å",
+            "Look at results/reference/initial.mrc. Raise reference.initial.tries or particles, leave poor particles out, or "
+            "give a volume (reference.volume).",
+        )  # fmt: skip
+        return
+    hand = "mirror image of the likeliest try" if run.config.reference.initial.mirror else "likeliest try, as it came"
+    yield Finding(
+        "initial_hand", "reconstruction", "note", "The hand of the map is not known", hand,
+        "particles cannot tell an object from its mirror image",
+        "Where helices or a known structure show the wrong hand, set reference.initial.mirror and run again, or mirror the map.",
+    )  # fmt: skip
+
+
 def _first_maps(run: Run) -> Iterator[Finding]:
     table, kept = run.table("first_resolution"), run.table("kept")
     if table is None or kept is None:
@@ -278,6 +331,14 @@ def _fsc(run: Run) -> Iterator[Finding]:
             "The mask itself makes the halves alike. Give it a wider edge (refinement.mask.edge) or a larger diameter, or a "
             "smoother file.",
         )  # fmt: skip
+    gain = mask_gain(fsc, mask_share(run))
+    if gain > MASK_GAIN:
+        yield Finding(
+            "mask_gain", "refinement", "warning", "The mask gains more than it can",
+            f"FSC {gain:.2f} above what the unmasked maps allow", f"{MASK_GAIN:g}",
+            "Less solvent explains a part of the masked FSC alone: the mask follows noise that the halves share, or holds only the "
+            "best part of the map. Make it from a map filtered to 15 Å or coarser, with an edge of several pixels.",
+        )  # fmt: skip
 
 
 def _result(run: Run) -> Iterator[Finding]:
@@ -295,10 +356,31 @@ def _result(run: Run) -> Iterator[Finding]:
 
 
 def mask_share(run: Run) -> float:
-    """About the share of the box that the mask holds: that of its sphere."""
+    """Share of the noise that the mask lets through: that of the mask used, else about that of its sphere."""
     mask = run.config.refinement.mask
+    for path in (run.folder / FINAL_MASK, *([run.folder / mask.file] if mask.file else [])):
+        if path.is_file():
+            from nephila.io.mrc import read_volume
+
+            return float(np.clip(np.mean(read_volume(path)[0] ** 2), 1e-3, 1.0))
     diameter = mask.diameter or 1.1 * run.config.particle.diameter
     return float(np.clip(np.pi / 6 * (diameter / (run.config.box * run.config.pixel_size)) ** 3, 1e-3, 1.0))
+
+
+def mask_gain(fsc: pd.DataFrame, share: float) -> float:
+    """How far the FSC inside the mask (corrected) lies above what the whole maps allow, largest mean over three shells.
+
+    A mask that keeps the signal and this share of the noise turns a ratio r of signal to noise, FSC = r / (1 + r), into r / share.
+    The unmasked FSC counts with 3 standard deviations of chance (2 pi k^2 independent values at shell k); 0 where there is none.
+    """
+    name = "rlnFourierShellCorrelationUnmaskedMaps"
+    if name not in fsc or len(fsc) < 5:
+        return 0.0
+    unmasked, masked = (fsc[column].to_numpy(dtype=np.float64)[1:] for column in (name, "rlnFourierShellCorrelation"))
+    chance = 3 / np.sqrt(2 * np.pi * np.arange(1, len(unmasked) + 1) ** 2)
+    most = np.clip(unmasked + chance, 0.0, 0.999)
+    allowed = most / (most + (1 - most) * share)
+    return float(np.max(np.convolve(masked - allowed, np.full(3, 1 / 3), mode="valid"), initial=0.0))
 
 
 def mask_correlation(fsc: pd.DataFrame, share: float = 1.0) -> float:

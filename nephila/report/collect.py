@@ -19,7 +19,8 @@ NOT_COUNTED = frozenset({"report"})
 """Rules whose records say nothing about the run: the report itself."""
 
 TABLES = {
-    "micrographs": ("ctf/micrographs.star", "micrographs"),
+    "fits": ("ctf/micrographs.star", "micrographs"),
+    "micrographs": ("ctf/defocus.star", "micrographs"),
     "selection": ("ctf/sel_micrograph.star", "sel_micrograph"),
     "proposal": ("ctf/sel_micrograph.proposed.star", "sel_micrograph"),
     "def_sort": ("ctf/def_sort.star", "def_sort"),
@@ -28,6 +29,7 @@ TABLES = {
     "picks": ("particles/picks_by_micrograph.star", "picks"),
     "selected": ("particles/percent_selected.star", "percent_selected"),
     "aligned": ("alignment/sel_group.star", "sel_group"),
+    "initial": ("reference/initial.star", "initial"),
     "how_many": ("averages/how_many.star", "how_many"),
     "averages": ("averages/averages.star", "averages"),
     "thresholds": ("averages/thresh.star", "thresh"),
@@ -104,6 +106,8 @@ def collect(folder: str | Path, config: Config) -> Run:
         if where.is_file():
             blocks = read_blocks(where)
             tables[name] = blocks[block] if block in blocks else next(iter(blocks.values()))
+    if "fits" in tables:
+        tables.setdefault("micrographs", tables["fits"])  # a run of a version that knew no defoci by hand
     summary = top / "results" / "summary.json"
     found = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
     records = read_records(top)

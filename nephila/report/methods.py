@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nephila.defocus_by_hand import REASON as BY_HAND
 from nephila.report.collect import Run
 
 
@@ -40,6 +41,11 @@ REFERENCES = {
     "local_correlation": Reference(
         "Roseman AM (2003)", "Particle finding in electron micrographs using a fast local correlation algorithm",
         "Ultramicroscopy 94, 225-236", "10.1016/S0304-3991(02)00333-9",
+    ),
+    "initial_model": Reference(
+        "Punjani A, Rubinstein JL, Fleet DJ, Brubaker MA (2017)",
+        "cryoSPARC: algorithms for rapid unsupervised cryo-EM structure determination", "Nature Methods 14, 290-296",
+        "10.1038/nmeth.4169",
     ),
     "projection_matching": Reference(
         "Penczek PA, Grassucci RA, Frank J (1994)",
@@ -140,13 +146,16 @@ def _ctf(run: Run, cite: Citations) -> str:
     fitted = f"power spectra of overlapping tiles of {ctf.tile} pixels, between {ctf.min_resolution:g} and {fine:.2g} Å"
     if config.input.particles:
         return "Particles and their defoci were taken from another program."
+    table = run.table("micrographs")
+    number = int((table["nphReason"] == BY_HAND).sum()) if table is not None and "nphReason" in table else 0
+    by_hand = f" {number} micrograph{' was' if number == 1 else 's were'} fitted by hand." if number else ""
     if ctf.method == "import":
-        return "Defoci were taken from another program."
+        return f"Defoci were taken from another program.{by_hand}"
     if ctf.method == "powdefocus":
-        return f"Defocus was fitted to the rotational average of {fitted}."
+        return f"Defocus was fitted to the rotational average of {fitted}.{by_hand}"
     return (
         f"Defocus and astigmatism were fitted in two dimensions to averaged {fitted}, along the lines of CTFFIND4 "
-        f"{cite('ctffind')}."
+        f"{cite('ctffind')}.{by_hand}"
     )
 
 
@@ -193,6 +202,13 @@ def _particles(run: Run, cite: Citations) -> list[str]:
         }.get(config.particles.normalise)
         if normalised:
             sentences.append(f"Windows were {normalised}.")
+    if not config.reference.volume:
+        initial = config.reference.initial
+        sentences.append(
+            f"The starting volume was made from up to {initial.particles:,} of these particles by stochastic expectation "
+            f"maximisation {cite('initial_model')} from {initial.tries} random starts, of which the likeliest was taken"
+            f"{' as its mirror image' if initial.mirror else ''}."
+        )
     limits = config.thresholds
     times_ctf = ", multiplied by the group's CTF" if config.alignment.usectf else ""
     sentences.append(
@@ -203,10 +219,22 @@ def _particles(run: Run, cite: Citations) -> list[str]:
         sentences.append(
             f"The {limits.share_rejected:.0%} with the lowest correlation in each defocus group were dropped."
         )
-    if limits.best_per_view:
-        sentences.append(f"At most {limits.best_per_view} particles were kept for each view and group.")
+    sentences += _caps(run)
     sentences.append(f"{_count(counts, 'refined')} particles went into the refinement.")
     return sentences
+
+
+def _caps(run: Run) -> list[str]:
+    """What a cap per view did: those of the groups, where the run says them, else the setting's."""
+    kept, usual = run.table("kept"), run.config.thresholds.best_per_view
+    if kept is None or "nphAtMost" not in kept:
+        return [f"At most {usual} particles were kept for each view and group."] if usual else []
+    caps = kept.loc[kept["nphAtMost"] > 0, "nphAtMost"].astype(int)
+    if not len(caps):
+        return []
+    most = str(caps.min()) if caps.min() == caps.max() else f"{caps.min()} to {caps.max()}"
+    where = "" if len(caps) == len(kept) else f" in {len(caps)} of {len(kept)} groups"
+    return [f"At most {most} particles were kept for each view and group{where}."]
 
 
 def _count(counts: dict[str, int], name: str) -> str:

@@ -19,6 +19,8 @@ MOST_THUMBNAILS = 240
 """More micrographs than this are not all shown: those left out and the worst fits are."""
 OPEN_THUMBNAILS = 6
 """So many are seen without a click."""
+MOST_PICKED = 12
+"""Micrographs shown with their picks, spread over all."""
 MOST_ROWS = 2000
 """More micrographs than this are not all listed."""
 _STAGE_ORDER = {stage: place for place, stage in enumerate(("project", *STAGES))}
@@ -217,23 +219,26 @@ def _picks(run: Run, pictures: Pictures) -> Section:
         top = max(number for _, number in steps)
         made = [(name, f"{number:,}", round(100 * number / max(top, 1), 1)) for name, number in steps]
         blocks.append(Block("funnel", steps=made))
+    drawn = sorted((run.results / "particles" / "figures").rglob("*.png"))
+    windows = next((str(p.relative_to(run.folder)) for p in drawn if p.name == "windows.png"), "")
     blocks += figures(
         pictures,
         (
-            "results/particles/figures/windows.png",
+            windows,
             "Windows",
             "The first windows, with grey levels in common. Each must hold one particle near its centre; streaks, edges or "
             "ice mean that picking.threshold is too low or that contamination was not recognised.",
         ),
     )
-    drawn = sorted((run.results / "particles" / "figures").glob("*.png"))
-    items = []
-    for path in (p for p in drawn if p.name != "windows.png"):
+    items, named = [], [p for p in drawn if p.name != "windows.png"]
+    # some of every batch: all of them are in the folder
+    for path in named[:: -(-len(named) // MOST_PICKED) or 1]:
         picture = pictures.smaller(str(path.relative_to(run.folder)), 440)
         if picture:
             items.append(Shown(picture, path.stem))
     if items:
-        title = f"Picks on {len(items)} micrographs"
+        more = f"; {len(named) - len(items)} more in results/particles/figures/" if len(named) > len(items) else ""
+        title = f"Picks on {len(items)} micrographs{more}"
         blocks.append(Block("sheet", title, items, folded=len(items) > OPEN_THUMBNAILS))
     text = (
         "Circles must sit on particles, and few particles may be without one. Windows must show one particle each, near the "
@@ -328,6 +333,12 @@ def _refinement(run: Run, pictures: Pictures) -> Section:
             "Movement",
             "How far orientations and origins moved in each iteration: down to a fraction of the step. Particles that go on "
             "turning far have no clear orientation.",
+        ),
+        (
+            f"{folder}/classes.png",
+            "3D classes",
+            "Projections of each class (share of the particles, resolution), what it has more (blue) or less (red) than the mean, "
+            "FSC of its half maps, and how sure particles are of their class.",
         ),
         (f"{folder}/local_resolution.png", "Local resolution", "In slices through the centre."),
         (
@@ -437,7 +448,7 @@ def _files(run: Run, _: Pictures) -> Section:
         ("results/refinement/half2.mrc", "second half map"),
         ("results/refinement/particles.star", "particles, as RELION reads them"),
         ("results/refinement/fsc.star", "FSC"),
-        ("results/ctf/micrographs.star", "micrographs"),
+        ("results/ctf/defocus.star", "micrographs"),
         ("results/summary.json", "numbers of this page"),
     ]
     rows = [Row([name, what]) for name, what in named if (run.folder / name).is_file()]

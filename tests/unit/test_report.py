@@ -21,7 +21,7 @@ from nephila.fsc import fsc_table
 from nephila.io.atomic import write_text
 from nephila.io.tables import write_table
 from nephila.report import TEMPLATES, template_hash
-from nephila.report.checks import RESULT_TITLES, check_run, densest_view, least_coverage, mask_correlation
+from nephila.report.checks import RESULT_TITLES, check_run, densest_view, least_coverage, mask_correlation, mask_gain
 from nephila.report.collect import Run, collect, run_times
 from nephila.report.comparison import code_differs, render_comparison, result_rows, run_names, setting_rows, text_table
 from nephila.report.methods import REFERENCES, methods_text
@@ -155,10 +155,35 @@ def crowded():
     return np.concatenate([EVEN[:1500], one / np.linalg.norm(one, axis=1)[:, None]])
 
 
+def follows_noise():
+    """The unmasked FSC ends at shell 16, the masked one hardly falls."""
+    return fsc(falling()).assign(rlnFourierShellCorrelation=np.where(SHELLS < 28, 0.6, 0.0))
+
+
+def by_hand():
+    fits = pd.DataFrame(
+        {"rlnMicrographName": NAMES, "rlnDefocusU": 10_100.0, "rlnDefocusV": 9_900.0, "nphKeep": 1, "nphReason": "none"}
+    )
+    used = fits.assign(
+        rlnDefocusU=[10_600.0] + [10_100.0] * 9, rlnDefocusAngle=0.0, nphReason=["by hand"] + ["none"] * 9
+    )
+    return {"fits": fits, "micrographs": used}
+
+
 def top_views():
     """Views near the pole alone: what lies along the axis is never seen from the side."""
     near = EVEN * np.array([0.2, 0.2, 1.0])
     return near / np.linalg.norm(near, axis=1)[:, None]
+
+
+def without_reference(run, agreement, skewness=2.0):
+    """A run from an initial model whose tries agree with the likeliest to these resolutions."""
+    tries = pd.DataFrame(
+        {"nphTry": [2, 1, 3], "nphResolution": 30.0, "nphAgreement": agreement, "nphMirrored": [0, 1, 0]}
+    )
+    tries["nphSkewness"] = skewness
+    empty = settings(reference={"volume": None}, picking={"method": "pick"})
+    return replace(changed(run, initial=tries), config=empty)
 
 
 CASES = {
@@ -167,6 +192,9 @@ CASES = {
     "phase": lambda r: changed(r, groups=r.tables["groups"].assign(nphPhaseErrorLimit=[3.4, 7.3, 3.4, 0.0])),
     "rings": lambda r: changed(r, phases=r.tables["phases"].assign(nphInPhase=[-0.2] + [0.8] * 9)),
     "few_picks": lambda r: changed(r, picks=r.tables["picks"].assign(nphPicked=[5] + [50] * 9)),
+    "initial_tries": lambda r: without_reference(r, [30.0, 95.0, 0.0]),
+    "initial_contrast": lambda r: without_reference(r, [30.0, 31.0, 0.0], -2.0),
+    "initial_hand": lambda r: without_reference(r, [30.0, 31.0, 0.0]),
     "defective_group": lambda r: changed(r, first_resolution=first_maps(30.0)),
     "not_converged": lambda r: changed(r, iterations=iterations(0)),
     "shared_halves": lambda r: replace(r, config=settings(refinement={"halves": "shared"})),
@@ -175,6 +203,8 @@ CASES = {
     "fsc_tail": lambda r: changed(r, fsc=fsc(falling(16, 0.13))),
     "nyquist": lambda r: resolved(r, 4.2),
     "tight_mask": lambda r: changed(r, fsc=fsc(falling(), np.where(SHELLS < 20, 0.9, 0.0))),
+    "mask_gain": lambda r: changed(r, fsc=follows_noise()),
+    "by_hand": lambda r: changed(r, **by_hand()),
     **{
         name: lambda r, name=name: changed(
             r,
@@ -257,6 +287,23 @@ def test_mask_correlation_looks_beyond_the_randomisation():
     assert mask_correlation(fsc(falling())) < 0.01
     assert mask_correlation(fsc(falling()).drop(columns="rlnFourierShellCorrelationUnmaskedMaps")) == 0
     assert mask_correlation(fsc(falling(), np.full(len(SHELLS), 0.3))) == pytest.approx(0.3)
+
+
+def test_the_mask_gains_what_less_solvent_explains():
+    """FSC = r / (1 + r) at a ratio r of signal to noise; a mask that keeps a fifth of the noise makes it 5 r."""
+    ratio = np.exp(3 - SHELLS / 4)
+    table = fsc(ratio / (1 + ratio)).assign(rlnFourierShellCorrelation=5 * ratio / (1 + 5 * ratio))
+    assert mask_gain(table, 0.2) == 0
+    assert mask_gain(table, 1.0) > 0.2
+    assert mask_gain(follows_noise(), 0.2) > 0.2
+    assert mask_gain(table.drop(columns="rlnFourierShellCorrelationUnmaskedMaps"), 0.2) == 0
+
+
+def test_micrographs_by_hand_and_caps_are_in_the_methods(sound):
+    run = changed(sound, **by_hand(), kept=sound.tables["kept"].assign(nphAtMost=[0, 5, 9, 0]))
+    words = " ".join(methods_text(run)[0])
+    assert "1 micrograph was fitted by hand." in words
+    assert "At most 5 to 9 particles were kept for each view and group in 2 of 4 groups." in words
 
 
 def test_chance_in_small_shells_is_no_fault_of_the_mask():
