@@ -1,6 +1,6 @@
 # Nephila: single-particle reconstruction with defocus groups. `snakemake -n` shows the plan, `snakemake STAGE` stops at a stage:
 # ctf, defocus_groups, picks, particles, alignment, thresholds, reconstruction, refinement (everything, with the summary: all).
-# On request: local_resolution, resolution_by_particles.
+# On request: classes (part of the run with classes.count above 1), local_resolution, resolution_by_particles.
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -21,11 +21,13 @@ include: "rules/averages.smk"
 include: "rules/reconstruction.smk"
 include: "rules/refinement.smk"
 include: "rules/validation.smk"
+include: "rules/classes.smk"
 include: "rules/summary.smk"
 
 
 localrules:
     all,
+    classes,
     ctf,
     defocus_groups,
     picks,
@@ -44,6 +46,7 @@ rule all:
         # by name too: a result that was deleted is made again; what only later steps needed is not
         DEFOCUS_GROUP_RESULTS,
         REFINEMENT_RESULTS,
+        CLASS_RESULTS,
 
 
 rule ctf:
@@ -87,3 +90,8 @@ rule refinement:
     input:
         alignment_results,
         REFINEMENT_RESULTS,
+
+
+rule classes:
+    input:
+        class_results,

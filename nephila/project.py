@@ -17,6 +17,11 @@ from nephila.refinement.settings import at_iteration, iteration_settings
 
 LIST = "results/project/micrographs.star"
 """Table of micrographs and their batches, which keeps batches stable when micrographs are added."""
+MOVED_DEG = 2.25
+"""With the automatic schedule, whose steps follow from the data, figures call a particle moved beyond this change."""
+
+
+FINAL_MASK = "results/refinement/mask.mrc"
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class ProjectPlan:
         """Settings of a refinement iteration, from 1."""
         return iteration_settings(self.config, iteration)
 
+    @property
+    def moved_by_deg(self) -> float:
+        """Change of direction from which the figures call a particle moved, degrees: 1.5 of the last listed steps, as in SPIDER."""
+        step = self.iteration_settings(self.config.refinement.iterations)["angular_step_deg"]
+        return 1.5 * step if self.config.refinement.schedule == "lists" else MOVED_DEG
+
     def enhances(self, iteration: int) -> bool:
         """Whether the references of an iteration have their amplitudes enhanced."""
         return at_iteration(self.config.refinement.enhance, iteration)
@@ -63,6 +74,29 @@ class ProjectPlan:
     def start_settings(self) -> dict[str, Any]:
         """What preparing the refinement depends on."""
         return self.iteration_settings(1)
+
+    @property
+    def initial_model_settings(self) -> dict[str, Any]:
+        """What an initial model depends on."""
+        initial = self.config.reference.initial
+        return {
+            "diameter": self.config.particle.diameter,
+            "symmetry": self.config.particle.symmetry,
+            "tries": initial.tries,
+            "rounds": initial.rounds,
+            "particles": initial.particles,
+            "resolution": initial.resolution,
+            "shift_range": self.config.alignment.shift_range,
+            "seed": self.config.project.seed,
+        }
+
+    @property
+    def result_settings(self) -> dict[str, Any]:
+        """Settings of the last iteration, for what judges its map: with the mask that the final volumes had."""
+        refinement = self.config.refinement
+        settings = self.iteration_settings(refinement.iterations)
+        automatic = refinement.mask.shape == "auto" and refinement.mask.file is None
+        return settings | {"mask_file": FINAL_MASK} if automatic else settings
 
     @property
     def final_settings(self) -> dict[str, Any]:
@@ -85,13 +119,17 @@ def open_project(config: Config) -> ProjectPlan:
         *(("input.particles", table) for table in config.input.particle_tables),
         ("refinement.mask.file", config.refinement.mask.file),
         ("refinement.scattering", config.refinement.scattering),
+        *(("classes.references", path) for path in config.classes.references),
         ("truth.map", config.truth.map),
         ("truth.particles", config.truth.particles),
         ("truth.micrographs", config.truth.micrographs),
     ):
         made = key == "input.particles" and path is not None and is_made(path)
         if path is not None and not made and not Path(path).is_file():
-            raise InputError(f"{key}: no such file: {path} (paths are relative to the project folder, {Path.cwd()})")
+            hint = "; leave it empty to have an initial model made" if key == "reference.volume" else ""
+            raise InputError(
+                f"{key}: no such file: {path} (paths are relative to the project folder, {Path.cwd()}){hint}"
+            )
     if config.input.particles:
         if config.input.decimate != 1:
             raise InputError(
@@ -105,7 +143,21 @@ def open_project(config: Config) -> ProjectPlan:
         names = find_micrographs(config.input.micrographs)
         sources = tuple(names)
     previous = read_table(LIST, kind="micrographs") if Path(LIST).is_file() else None
-    return ProjectPlan(config, assign_batches(names, config.jobs.micrographs_per_batch, previous), sources)
+    kinds = None
+    if config.input.particles and config.input.optics_groups == "several":
+        from nephila.import_particles import optics_of_micrographs
+
+        kinds = optics_of_micrographs([table for table in config.input.particle_tables if not is_made(table)])
+    batches = assign_batches(names, config.jobs.micrographs_per_batch, previous, kinds)
+    return ProjectPlan(config, batches, sources)
+
+
+def refuse_hand_fits(config: Config, edit: Path) -> None:
+    """InputError where defoci were fitted by hand though the particles were given with their own."""
+    if config.input.particles and edit.exists():
+        raise InputError(
+            f"{edit}: the particles were given with defoci of their own (input.particles): change them there and remove {edit}"
+        )
 
 
 def is_made(particles: str) -> bool:

@@ -145,10 +145,11 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "renumber": lambda w: 240 + 2 * _rows(w),
     "sel_by_group": lambda w: 180 + 2 * _rows(w),
     "win2stk": lambda w: 125 + 1.5 * _rows(w) + _stack(w, w.group_particles + 256),
+    "initial_model": lambda w: 900 + 7.5 * w.box**3 / 1e6 + _stack(w, 300),
     "refproj": lambda w: 230 + 10 * _half_transform(w),
     "apshgrp": lambda w: max(270.0, _projector(w)) + _stack(w, w.group_particles),
     "select": lambda w: 180 + _rows(w),
-    "average": lambda w: 245 + _views(w, 30) + _stack(w, w.group_particles),
+    "average": lambda w: 245 + _views(w, 30) + _stack(w, w.group_particles) + 4e-3 * w.group_particles,
     "average_all": lambda w: 240 + _views(w, 130),
     "cchistogram": lambda w: 180 + _rows(w),
     "ccthresh": lambda w: 180 + _rows(w),
@@ -185,6 +186,13 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
         + _rows(w)
     ),
     "local_resolution": lambda w: BASE_MB + 64 * w.box**3 / 1e6,
+    "assign_classes": lambda w: (
+        BASE_MB + 60 * _half_transform(w) / 8 + 14 * _rows(w) + _stack(w, min(w.particles, 4096))
+    ),
+    "class_maps": lambda w: (
+        BASE_MB + 117 * _half_transform(w) + _block(w) + _stack(w, min(w.particles, 4096)) + 2 * _rows(w)
+    ),
+    "compare_classes": lambda w: BASE_MB + 60 * w.box**3 / 1e6 + _rows(w),
     "resolution_by_particles": lambda w: (
         BASE_MB + 96 * fourier_cells(w) + 60 * _half_transform(w) + _block(w) + _stack(w, w.particles) + 2 * _rows(w)
     ),
@@ -205,8 +213,9 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "extract_windows": lambda w: w.batch * (0.2 + 0.05 * _micrograph(w)),
     "renumber": lambda w: 1.5e-4 * w.particles,
     "win2stk": lambda w: 5e-5 * w.particles + w.group_particles * 5e-4 * (w.box / 128) ** 2,
+    "initial_model": lambda w: 60.0,
     "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w) + 0.02 * _half_transform(w),
-    "average": lambda w: w.group_particles * 1e-3 * (w.box / 128) ** 2,
+    "average": lambda w: w.group_particles * 1.5e-3 * (w.box / 128) ** 2,
     "recon": lambda w: w.group_particles * _seconds_per_particle(w) + 0.2 * _half_transform(w),
     "merge_recon": lambda w: 0.25 * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
     "grploop": lambda w: (
@@ -220,6 +229,9 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "endrefine": lambda w: 1.5 * _half_transform(w) + 5e-5 * w.particles,
     "checkrefine": lambda w: 15.0 + 1200 * _seconds_per_particle(w) + 1.0 * _half_transform(w),
     "local_resolution": lambda w: 3.0 * _half_transform(w),
+    "assign_classes": lambda w: 20.0 + w.particles * (0.05 + 5e-4 * (w.box / 128) ** 2),
+    "class_maps": lambda w: w.particles * 1.2e-3 * (w.box / 128) ** 2 + 1.5 * _half_transform(w),
+    "compare_classes": lambda w: 2.0 + 2.0 * _half_transform(w),
     "resolution_by_particles": lambda w: w.particles * 3e-3 * (w.box / 128) ** 2 + 18 * _half_transform(w),
     "summary": lambda w: 6.0 + w.particles * 6e-3 * (w.box / 128) ** 2 if w.truth else 2.0,
 }

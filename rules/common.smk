@@ -8,7 +8,7 @@ from nephila import plan, resources
 from nephila.config import parse_config
 from nephila.errors import InputError, NephilaError, stable_hash
 from nephila.parameters import project_parameters
-from nephila.project import open_project
+from nephila.project import FINAL_MASK, open_project, refuse_hand_fits
 from nephila.provenance import source_hash
 from nephila.report import template_hash
 
@@ -30,6 +30,7 @@ def checked(function):
 
 CONFIG = checked(parse_config)(dict(config), "config.yaml")
 PROJECT = checked(open_project)(CONFIG)
+checked(refuse_hand_fits)(CONFIG, Path("edits/defocus.star"))
 ITERATIONS = [f"{i:02d}" for i in range(1, CONFIG.refinement.iterations + 1)]
 LAST = ITERATIONS[-1]
 
@@ -45,6 +46,7 @@ wildcard_constraints:
 # on a cluster these run where Snakemake runs: they take a second and read small tables or a few volumes
 localrules:
     makeparams,
+    defocus,
     sel_micrograph,
     defsort,
     def_sort,
@@ -83,7 +85,7 @@ def groups():
     """Defocus groups as the CTF results and the user's edits make them; waits for the CTF results."""
     table = checkpoints.merge_ctf.get().output.micrographs
     return plan.read_groups(
-        str(table), CONFIG, *(next(iter(edit(name)), None) for name in ("sel_micrograph", "def_sort"))
+        str(table), CONFIG, *(next(iter(edit(name)), None) for name in ("sel_micrograph", "def_sort", "defocus"))
     )
 
 
@@ -94,6 +96,26 @@ def group(wildcards):
     if wildcards.group not in found:
         raise InputError(f"defocus group {wildcards.group} does not exist; there are {', '.join(found)}")
     return found[wildcards.group]
+
+
+@checked
+def caps():
+    """Most particles per view of each group, by the group's label; None: no cap."""
+    found = groups()
+    numbers, path = [g.number for g in found], next(iter(edit("best_per_view")), None)
+    by_number = plan.caps_by_group(path, numbers, CONFIG.thresholds.best_per_view)
+    return {g.label: by_number[g.number] for g in found}
+
+
+def kept_of_group(wildcards):
+    """A group's particles after its threshold, and after the cap per view where it has one."""
+    name = "bestim" if caps().get(wildcards.group) else "dftotals"
+    return f"results/averages/group_{wildcards.group}/{name}.star"
+
+
+def kept_of_groups(wildcards):
+    """The same of all groups."""
+    return [f"results/averages/group_{label}/{'bestim' if cap else 'dftotals'}.star" for label, cap in caps().items()]
 
 
 def by_group(pattern):

@@ -4,7 +4,7 @@ PARTICLE_RESULTS = [
     *PICK_RESULTS,
     "results/particles/ngood.star",
     "results/particles/percent_selected.star",
-    "results/particles/figures",
+    *expand("results/particles/figures/{batch}", batch=PROJECT.batch_labels),
     *(
         expand("results/particles/flt/winser_{batch}.mrcs", batch=PROJECT.batch_labels)
         if CONFIG.particles.pfilt
@@ -38,6 +38,7 @@ if CONFIG.input.particles:
             box=CONFIG.box,
             diameter=CONFIG.particle.diameter,
             ignore_aberrations=CONFIG.input.ignore_aberrations,
+            several=CONFIG.input.optics_groups == "several",
             code=code("import_particles"),
         message:
             "List the particles given"
@@ -66,6 +67,7 @@ if CONFIG.input.particles:
             seed=CONFIG.project.seed,
             particles=section("particles"),
             input=section("input"),
+            optics=section("optics"),
             code=code("import_windows"),
         message:
             "Take the windows of batch {wildcards.batch} from the particles given"
@@ -212,24 +214,24 @@ else:
 rule picking_figures:
     input:
         coordinates="results/particles/coordinates.star",
-        windows=expand("results/particles/win/winser_{batch}.mrcs", batch=PROJECT.batch_labels[:1]),
-        micrographs=PROJECT.micrographs_of(PROJECT.batch_labels[0]) if not CONFIG.input.particles else [],
+        windows="results/particles/win/winser_{batch}.mrcs",
+        micrographs=lambda wc: PROJECT.micrographs_of(wc.batch) if not CONFIG.input.particles else [],
     output:
-        directory("results/particles/figures"),
+        directory("results/particles/figures/{batch}"),
     log:
-        "logs/picking_figures.log",
+        "logs/picking_figures/{batch}.log",
     conda:
         ENVIRONMENT
     resources:
         mem_mb=memory("picking_figures"),
         runtime=minutes("picking_figures"),
     params:
-        names=PROJECT.names_of(PROJECT.batch_labels[0]) if not CONFIG.input.particles else [],
+        names=lambda wc: PROJECT.names_of(wc.batch) if not CONFIG.input.particles else [],
         diameter=CONFIG.particle.diameter,
         input=section("input"),
         code=code("picking_figures"),
     message:
-        "Draw picks and windows"
+        "Draw picks and windows of batch {wildcards.batch}"
     script:
         "../scripts/picking_figures.py"
 
@@ -301,6 +303,11 @@ rule renumber:
         windows=WINDOW_TABLES,
         coordinates="results/particles/coordinates.star",
         defocus="results/ctf/micrographs.star",
+        heights=(
+            expand(HEIGHTS, batch=PROJECT.batch_labels)
+            if CONFIG.ctf.local == "particle" and not CONFIG.input.particles
+            else []
+        ),
     output:
         table="results/particles/ngood.star",
         percent="results/particles/percent_selected.star",

@@ -1,4 +1,5 @@
 # The project: parameters, list of micrographs, starting volume.
+HANDS = {False: "results/reference/initial.mrc", True: "results/reference/initial_mirror.mrc"}
 
 
 rule makeparams:
@@ -40,7 +41,7 @@ rule makefilelist:
 
 rule resizevol:
     input:
-        CONFIG.reference.volume,
+        CONFIG.reference.volume or HANDS[CONFIG.reference.initial.mirror],
     output:
         volume="results/project/reference_volume.mrc",
     log:
@@ -51,7 +52,7 @@ rule resizevol:
         mem_mb=memory("resizevol"),
         runtime=minutes("resizevol"),
     params:
-        reference=section("reference"),
+        reference=CONFIG.reference.model_dump(exclude={"initial"}),
         box=CONFIG.box,
         pixel_size=CONFIG.pixel_size,
         diameter=CONFIG.particle.diameter,

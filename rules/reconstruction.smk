@@ -11,7 +11,7 @@ RECONSTRUCTION_RESULTS = [
 
 rule recon:
     input:
-        table=f"results/averages/group_{{group}}/{KEPT}.star",
+        table=kept_of_group,
         stack="results/alignment/group_{group}/data.mrcs",
     output:
         half1="results/reconstruction/group_{group}/vol01_sub1.mrc",

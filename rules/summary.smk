@@ -8,7 +8,7 @@ rule summary:
         *PARTICLE_RESULTS,
         *DEFOCUS_GROUP_RESULTS,
         alignment_results,
-        micrographs="results/ctf/micrographs.star",
+        micrographs="results/ctf/defocus.star",
         selection="results/ctf/sel_micrograph.star",
         picks="results/particles/coordinates.star",
         good="results/particles/ngood.star",
@@ -19,6 +19,7 @@ rule summary:
         checks="results/refinement/checks.star",
         truth=[path for path in (CONFIG.truth.map, CONFIG.truth.particles, CONFIG.truth.micrographs) if path],
         stacks=by_group("results/alignment/group_{group}/data.mrcs") if CONFIG.truth.map else [],
+        mask=RESULT_MASK if CONFIG.truth.map else [],
     output:
         "results/summary.json",
         **(
@@ -35,7 +36,7 @@ rule summary:
         runtime=minutes("summary"),
     params:
         truth=section("truth"),
-        refinement=PROJECT.iteration_settings(len(ITERATIONS)),
+        refinement=PROJECT.result_settings,
         optics=section("optics"),
         name=CONFIG.project.name,
         micrograph_pixel_size=CONFIG.input.pixel_size,

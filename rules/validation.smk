@@ -6,7 +6,7 @@ rule local_resolution:
         half1="results/refinement/half1.mrc",
         half2="results/refinement/half2.mrc",
         map="results/refinement/map.mrc",
-        mask=[CONFIG.refinement.mask.file] if CONFIG.refinement.mask.file else [],
+        mask=RESULT_MASK,
     output:
         resolution="results/refinement/local_resolution.mrc",
         filtered="results/refinement/map_local_filtered.mrc",
@@ -19,7 +19,7 @@ rule local_resolution:
         mem_mb=memory("local_resolution"),
         runtime=minutes("local_resolution"),
     params:
-        settings=PROJECT.iteration_settings(len(ITERATIONS)),
+        settings=PROJECT.result_settings,
         code=code("local_resolution"),
     message:
         "Measure the resolution by place"
@@ -31,7 +31,7 @@ rule resolution_by_particles:
     input:
         particles="results/refinement/particles.star",
         stacks=by_group("results/alignment/group_{group}/data.mrcs"),
-        mask=[CONFIG.refinement.mask.file] if CONFIG.refinement.mask.file else [],
+        mask=RESULT_MASK,
     output:
         table="results/refinement/resolution_by_particles.star",
         figure="results/refinement/figures/resolution_by_particles.png",
@@ -43,7 +43,7 @@ rule resolution_by_particles:
         mem_mb=memory("resolution_by_particles"),
         runtime=minutes("resolution_by_particles"),
     params:
-        settings=PROJECT.iteration_settings(len(ITERATIONS)),
+        settings=PROJECT.result_settings,
         optics=section("optics"),
         code=code("resolution_by_particles"),
     message:

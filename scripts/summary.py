@@ -5,11 +5,12 @@ import json
 from nephila.ctf import Optics
 from nephila.io.atomic import write_text
 from nephila.io.mrc import read_volume
-from nephila.io.tables import read_table, write_table
+from nephila.io.tables import read_blocks, read_table, write_table
 from nephila.job import start_job
 from nephila.refinement.findings import doubts
 from nephila.refinement.merge import load_mask
 from nephila.refinement.settings import IterationSettings
+from nephila.sampling import with_sampling
 from nephila.summary import (
     compare_with_truth,
     cost_by_stage,
@@ -45,6 +46,8 @@ with start_job(snakemake) as job:  # noqa: F821
         "symmetry": settings.symmetry,
     }
     if any(job.params.truth.values()):
+        optics_block = read_blocks(job.input.particles)["optics"]
+        refined = with_sampling(refined, optics_block, settings.box, settings.pixel_size)
         summary["truth"], curves = compare_with_truth(
             refined, volume, load_mask(settings), job.params.truth, settings, Optics(**job.params.optics),
             job.params.micrograph_pixel_size, kept, micrographs, job.threads,

@@ -8,6 +8,7 @@ import click
 
 from nephila import __version__
 from nephila.cli.archive import archive
+from nephila.cli.classes import classes
 from nephila.cli.clean import clean
 from nephila.cli.compare import compare
 from nephila.cli.convert import convert
@@ -16,9 +17,14 @@ from nephila.cli.import_project import import_command
 from nephila.cli.info import info
 from nephila.cli.init import init
 from nephila.cli.join import join
+from nephila.cli.merge_advice import merge_advice
 from nephila.cli.pick import pick
+from nephila.cli.pixel_error import pixel_error
+from nephila.cli.pixelsize import pixelsize
 from nephila.cli.plan_command import plan
+from nephila.cli.postprocess import postprocess
 from nephila.cli.recover import recover
+from nephila.cli.refine_optics import refine_optics
 from nephila.cli.report import report
 from nephila.cli.review import review
 from nephila.cli.run import run
@@ -64,6 +70,9 @@ for command in (
     recover,
     pick,
     plan,
+    postprocess,
+    merge_advice,
+    classes,
     clean,
     archive,
     status,
@@ -72,6 +81,9 @@ for command in (
     convert,
     import_command,
     join,
+    pixel_error,
+    pixelsize,
+    refine_optics,
     symmetry,
     expand,
 ):

@@ -18,6 +18,22 @@ and never writes here. Take a file away and the proposal counts again.
 Columns may stand in any order and further columns do no harm. Micrographs are named as in `rlnMicrographName` of the
 proposal. A name that the project does not know, or one that stands twice, stops the run with one line.
 
+## defocus.star: defoci by hand
+
+What was fitted: `results/ctf/micrographs.star`. Only micrographs that were fitted by hand, with defocus U and V (A, underfocus
+positive) and the angle of U (degrees). Such a micrograph is proposed for keeping. Others keep their fit; picks are not searched
+again. Not for particles that were given with defoci of their own.
+
+    data_defocus
+
+    loop_
+    _rlnMicrographName #1
+    _rlnDefocusU #2
+    _rlnDefocusV #3
+    _rlnDefocusAngle #4
+    micrographs/mic_002.mrc 15320 15010 34.5
+    micrographs/mic_007.mrc 9840 9840 0
+
 ## sel_micrograph.star: which micrographs to use
 
 Proposal: `results/ctf/sel_micrograph.proposed.star`. `nphKeep`: 1 keeps, 0 drops. Micrographs that are not named follow the
@@ -47,7 +63,8 @@ micrograph in use needs a row.
 ## good.star: which particles to use
 
 Proposal: `results/particles/good.proposed.star`. `nphParticleNumber` counts from 1 within its micrograph; `nphKeep`: 1 keeps,
-0 drops. Particles that are not named follow the proposal.
+0 drops. Particles that are not named follow the proposal. One named with 1 also stays where it is doubted after the alignment
+(`results/averages/group_…/doubts.star`).
 
     data_good
 
@@ -61,7 +78,7 @@ Proposal: `results/particles/good.proposed.star`. `nphParticleNumber` counts fro
 ## thresh.star: the correlation that a particle must reach, by defocus group
 
 Proposal: `results/averages/thresh.proposed.star`. Particles whose correlation is below `nphThreshold` are left out of the
-reconstruction and the refinement. Every group needs a row.
+reconstruction and the refinement. Groups that are not named follow the proposal.
 
     data_thresh
 
@@ -70,6 +87,19 @@ reconstruction and the refinement. Every group needs a row.
     _nphThreshold #2
     1 0.231
     2 0.218
+
+## best_per_view.star: the most particles per view, by defocus group
+
+In place of `thresholds.best_per_view`, which counts for groups that are not named. `nphAtMost`: the best so many of each view
+go on; 0 is no cap.
+
+    data_best_per_view
+
+    loop_
+    _nphDefocusGroup #1
+    _nphAtMost #2
+    1 40
+    2 0
 """
 
 

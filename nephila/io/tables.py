@@ -40,6 +40,7 @@ KINDS: dict[str, Kind] = {
     "defocus": Kind(
         "micrographs", ("rlnMicrographName", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "nphKeep", "nphReason")
     ),
+    "hand_defocus": Kind("defocus", ("rlnMicrographName", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")),
     "sel_micrograph": Kind("sel_micrograph", ("rlnMicrographName", "nphKeep")),
     "def_sort": Kind("def_sort", ("rlnMicrographName", "nphDefocusGroup")),
     "def_avg": Kind("def_avg", ("rlnMicrographName", "nphDefocus", "nphDefocusGroup", "nphGroupDefocus")),
@@ -49,6 +50,7 @@ KINDS: dict[str, Kind] = {
     "particles": Kind("particles", ("rlnMicrographName", "rlnImageName", "rlnOpticsGroup")),
     "poses": Kind("particles", ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")),
     "thresh": Kind("thresh", ("nphDefocusGroup", "nphThreshold")),
+    "best_per_view": Kind("best_per_view", ("nphDefocusGroup", "nphAtMost")),
     "directions": Kind("directions", ("rlnAngleRot", "rlnAngleTilt")),
     "fsc": Kind("fsc", ("rlnSpectralIndex", "rlnResolution", "rlnFourierShellCorrelation")),
     "scattering": Kind("scattering", ("nphSpatialFrequency", "nphIntensity")),

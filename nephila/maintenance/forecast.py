@@ -23,7 +23,16 @@ from nephila.stages import STAGES
 
 RESERVE = 0.05
 """Share of the disk's need that must be free beyond it."""
-BY_BATCH = ("powdefocus", "ctffind", "ctffind_pooled", "import_ctf", "pick", "lfc_pick", "extract_windows")
+BY_BATCH = (
+    "powdefocus",
+    "ctffind",
+    "ctffind_pooled",
+    "import_ctf",
+    "pick",
+    "lfc_pick",
+    "extract_windows",
+    "picking_figures",
+)
 BY_GROUP = ("win2stk", "apshgrp", "average", "dftotals", "bestim", "recon")
 BY_CHUNK = ("endmerge",)
 ROW_BYTES = 320
@@ -122,7 +131,7 @@ def complete_jobs(config: Config, work: Work, planned: Mapping[str, int]) -> dic
     if not {"prepare", "mergegroups", "endrefine"} & set(planned):
         return jobs  # a stage before the refinement is the target
     for rule in BY_GROUP:
-        if rule != "bestim" or config.thresholds.best_per_view:
+        if rule != "bestim" or config.thresholds.best_per_view or "bestim" in planned:
             jobs[rule] = max(jobs.get(rule, 0), work.groups)
     for rule in BY_CHUNK:
         jobs[rule] = max(jobs.get(rule, 0), 2 * work.chunks)

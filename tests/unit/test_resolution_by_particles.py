@@ -17,8 +17,9 @@ from nephila.resolution_by_particles import fit_b_factor, resolution_by_particle
 
 OPTICS = Optics(300, 2.7, 0.1)
 SETTINGS = SimpleNamespace(
-    box=32, pixel_size=4.0, symmetry="C1", mask_file=None, mask_diameter=88.0, mask_edge=12.0, seed=1, ctf="group"
-)
+    box=32, pixel_size=4.0, symmetry="C1", mask_file=None, mask_shape="sphere", mask_diameter=88.0, mask_edge=12.0, seed=1,
+    ctf="group",
+)  # fmt: skip
 
 
 def test_b_factor_of_a_line():
