@@ -1,6 +1,6 @@
 """Whole runs with other numbers of threads and other chunks: every table, map and stack must keep its bytes.
 
-    python tests/slurm/same_bytes.py              1, 2 and 4 threads, chunks of 256 and of all particles
+    python tests/slurm/same_bytes.py              1, 2 and 4 threads; 2 threads with chunks of 256 too
 
 The first run goes from micrographs to the end. The others make again all that follows from the first alignment on, and it:
 steps before that have one thread in every profile and know no chunks. --whole runs them from the micrographs too.
