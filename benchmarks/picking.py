@@ -106,7 +106,7 @@ def set_settings(kind: Kind, particles: int) -> MicrographSettings:
 
 def make_set(kind: Kind, seed: int, micrographs: int, folder: Path, empty: int = 0) -> PickingSet:
     """Simulate a set into `folder`; what lies there already is used. `empty` more micrographs hold no particles."""
-    from nephila.config.sections import good_box
+    from nephila.fast_sides import good_box
 
     folder.mkdir(parents=True, exist_ok=True)
     atoms = build_phantom(kind.diameter, seed)

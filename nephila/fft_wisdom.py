@@ -14,11 +14,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import pyfftw
+from typing import Any
 
 from nephila.errors import InputError
 from nephila.io.atomic import atomic_path
+from nephila.light_imports import import_without
+
+pyfftw = import_without("pyfftw", left_out="scipy.fftpack")
 
 VARIABLE = "NEPHILA_FFT_WISDOM"
 
@@ -49,13 +51,20 @@ def write(path: str | os.PathLike[str], sides: Sequence[int]) -> None:
         temporary.write_bytes(pyfftw.export_wisdom()[1])
 
 
-def image_plan(ny: int, nx: int, forward: bool, flags: tuple[str, ...]) -> pyfftw.FFTW:
+def image_plan(ny: int, nx: int, forward: bool, flags: tuple[str, ...]) -> Any:
     """A plan for one float32 image and its half transform, with buffers of its own; backward ones spoil their input."""
     real = pyfftw.empty_aligned((ny, nx), dtype="float32")
     half = pyfftw.empty_aligned((ny, nx // 2 + 1), dtype="complex64")
     if forward:
         return pyfftw.FFTW(real, half, axes=(0, 1), direction="FFTW_FORWARD", flags=flags)
     return pyfftw.FFTW(half, real, axes=(0, 1), direction="FFTW_BACKWARD", flags=(*flags, "FFTW_DESTROY_INPUT"))
+
+
+def column_plan(nz: int, width: int, forward: bool) -> Any:
+    """An estimated plan for the columns of a complex64 array [nz, width], in place; backward without a factor."""
+    columns = pyfftw.empty_aligned((nz, width), dtype="complex64")
+    direction = "FFTW_FORWARD" if forward else "FFTW_BACKWARD"
+    return pyfftw.FFTW(columns, columns, axes=(0,), direction=direction, flags=("FFTW_ESTIMATE",))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The one place where Fourier transforms are made, and what is done with them shell by shell.
 
-Images go through FFTW by way of pyfftw. Plans are those of the wisdom file that NEPHILA_FFT_WISDOM names
-(`nephila.fft_wisdom`), else estimated, and never measured here: timing would choose other plans, and other last bits, from
-run to run. Volumes go through scipy's pocketfft: an estimated plan is up to four times slower at 256^3, a measured one as
-fast, but a minute in the making (docs/benchmarks.md). float32 in, complex64 out.
+All go through FFTW by way of pyfftw: images one by one, volumes section by section and then along z. Plans are those of the wisdom
+file that NEPHILA_FFT_WISDOM names (`nephila.fft_wisdom`), else estimated, and never measured here: timing would choose other plans,
+and other last bits, from run to run. float32 in, complex64 out.
 
 Layouts: half transforms are numpy's (origin at [0, 0], last axis n // 2 + 1). "Centred" transforms have the image's centre
 n // 2 moved to index 0 first, so that a centred object has no phase ramp.
@@ -12,15 +11,16 @@ n // 2 moved to index 0 first, so that a centred object has no phase ramp.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from nephila.errors import InputError
-from nephila.fft_wisdom import image_plan
+from nephila.fft_wisdom import column_plan, image_plan
 from nephila.fft_wisdom import load as load_wisdom
 
 Float32 = npt.NDArray[np.float32]
@@ -91,22 +91,57 @@ def _wisdom_is_there() -> bool:
 
 
 def rfftn(volume: npt.ArrayLike, threads: int = 1) -> Complex64:
-    """Half transform [nz, ny, nx // 2 + 1] of a real volume [nz, ny, nx]."""
-    out: Complex64 = scipy.fft.rfftn(np.asarray(volume, dtype=np.float32), workers=threads)
-    return out
+    """Half transform [nz, ny, nx // 2 + 1] of a real volume [nz, ny, nx]. The same bytes for any number of threads."""
+    data = np.asarray(volume, dtype=np.float32)
+    half = np.empty((*data.shape[:-1], data.shape[-1] // 2 + 1), dtype=np.complex64)
+
+    def sections(part: slice) -> None:
+        half[part] = rfft2(data[part])
+
+    _in_parts(sections, len(half), threads)
+    _transform_along_z(half, threads, forward=True)
+    return half
 
 
 def irfftn(transform: npt.ArrayLike, nx: int, threads: int = 1) -> Float32:
-    """Real volume [nz, ny, nx] of a half transform [nz, ny, nx // 2 + 1]."""
-    data = np.asarray(transform, dtype=np.complex64)
-    out: Float32 = scipy.fft.irfftn(data, s=(data.shape[0], data.shape[1], nx), workers=threads)
-    return out
+    """Real volume [nz, ny, nx] of a half transform [nz, ny, nx // 2 + 1]; the inverse of `rfftn`."""
+    half = np.array(transform, dtype=np.complex64)
+    _transform_along_z(half, threads, forward=False)
+    half *= np.float32(1.0 / len(half))
+    volume = np.empty((*half.shape[:-1], nx), dtype=np.float32)
+
+    def sections(part: slice) -> None:
+        irfft2(half[part], nx, out=volume[part])
+
+    _in_parts(sections, len(half), threads)
+    return volume
 
 
-def fftn(volume: npt.ArrayLike, threads: int = 1) -> Complex64:
-    """Whole complex transform of a volume, complex64."""
-    out: Complex64 = scipy.fft.fftn(np.asarray(volume, dtype=np.complex64), workers=threads)
-    return out
+def _transform_along_z(half: Complex64, threads: int, forward: bool) -> None:
+    """Transform [nz, ny, m] along its first axis, in place, one y after the other: as columns of a small array that stays in the
+    cache. FFTW's own plan for a volume strides through all of it, two to eight times slower at 256 and 512."""
+
+    def columns(part: slice) -> None:
+        with _planning:
+            _wisdom_is_there()  # read before any plan, which may hold parts of it
+            plan = column_plan(half.shape[0], half.shape[2], forward)
+        for y in range(part.start, part.stop):
+            plan.input_array[:] = half[:, y]
+            plan.execute()
+            half[:, y] = plan.output_array
+
+    _in_parts(columns, half.shape[1], threads)
+
+
+def _in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:
+    """Do `work` on slices that together are 0 to `length`, one for each thread."""
+    edges = np.linspace(0, length, max(1, min(threads, length)) + 1).astype(int)
+    parts = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    if len(parts) == 1:
+        work(parts[0])
+        return
+    with ThreadPoolExecutor(len(parts)) as pool:
+        list(pool.map(work, parts))
 
 
 def centred_rfft2(images: npt.ArrayLike) -> Complex64:

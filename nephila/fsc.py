@@ -48,7 +48,8 @@ def _correlate(a: Complex64, b: Complex64) -> Float64:
     n = a.shape[0]
     cross, power_a, power_b = shell_products(a, b, shell_index_3d(n), half_weights(n), n // 2 + 1)
     product = power_a * power_b
-    return np.divide(cross, np.sqrt(product), out=np.zeros_like(cross), where=product > 0)
+    curve = np.divide(cross, np.sqrt(product), out=np.zeros_like(cross), where=product > 0)
+    return np.clip(curve, -1.0, 1.0)  # rounding goes beyond
 
 
 def resolution_at(
@@ -62,8 +63,7 @@ def resolution_at(
         interpolate: the place where the straight line between the two shells crosses the threshold, instead.
 
     Returns:
-        A; Nyquist's resolution (of the last shell) where the curve never falls below; None where the first shell is
-        below
+        A; Nyquist's resolution (of the last shell) where the curve never falls below; None where the first shell is below
         already: nothing is resolved.
     """
     curve = np.asarray(fsc, dtype=np.float64)

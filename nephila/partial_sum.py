@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nephila.errors import InputError
+from nephila.fast_sides import fast_even_side
 from nephila.io.atomic import atomic_path
 from nephila.kernels import gridding
 from nephila.kernels.kaiser import kaiser_bessel_beta, kaiser_bessel_transform
@@ -66,7 +67,7 @@ class GridShape:
         for name, value in (("data_scale", scale), ("weight_scale", weight_scale)):
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"{name} {value}: must be a positive number")
-        return cls(n, _padded_side(n, padding), radius, scale, float(weight_scale))
+        return cls(n, fast_even_side(n * padding - 1e-9), radius, scale, float(weight_scale))
 
     @property
     def padding(self) -> float:
@@ -105,19 +106,6 @@ class GridShape:
         """D that one measurement of weight 1 of each Fourier px gives: the window's integral over the cells per
         voxel."""
         return self.window_integral**3 / self.padding**3
-
-
-def _padded_side(n: int, padding: float) -> int:
-    """The least even side of at least n * padding with no prime factor above 5."""
-    side = 2 * int(np.ceil(n * padding / 2 - 1e-9))
-    while True:
-        rest = side
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return side
-        side += 2
 
 
 @dataclass

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nephila.config import Config
 from nephila.ctf import Optics
 from nephila.defocus_by_hand import HandFit, fits_of, hand_fits, with_hand_fits
 from nephila.defocus_groups import average_groups, check_edit
@@ -21,6 +21,9 @@ from nephila.defocus_groups import propose_groups as propose_groups
 from nephila.errors import InputError
 from nephila.io.tables import read_table
 from nephila.thresholds import propose_thresholds
+
+if TYPE_CHECKING:  # its checks cost every job 0.15 s
+    from nephila.config import Config
 
 BLOCK = 256
 """Particles that are always worked on together, whatever the chunk: the unit that makes results independent of chunks."""

@@ -15,10 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from nephila.aberrations import largest_stretch, magnified_rows
 from nephila.errors import InputError
+from nephila.fast_sides import fast_even_side
 from nephila.fourier import centred_rfftn, irfft2
 from nephila.kernels.kaiser import kaiser_bessel_beta, kaiser_bessel_transform
 from nephila.kernels.slices import Grid, SliceSamples, slice_transform
@@ -100,7 +100,7 @@ class FourierProjector:
         radius = n // 2 if max_radius is None else min(int(max_radius), n // 2)
         if radius < 1:
             raise InputError(f"highest frequency {max_radius}: at least 1 Fourier pixel is needed")
-        size = _padded_size(n, padding)
+        size = fast_even_side(n * padding - 1e-9)  # n * padding may be a whole number but for its last bit
         actual = size / n
         beta = BETA_FACTOR * kaiser_bessel_beta(WIDTH, actual)
         correction = 1.0 / kaiser_bessel_transform((np.arange(n) - n // 2) / size, WIDTH, beta)
@@ -239,12 +239,6 @@ def phase_factors(n: int, shifts_px: npt.ArrayLike) -> Complex64:
 @lru_cache(maxsize=8)
 def _cached_weight_table(beta: float) -> Float32:
     return weight_table(beta)
-
-
-def _padded_size(n: int, padding: float) -> int:
-    """The least even size, good for FFTs, of at least n * padding."""
-    half = int(np.ceil(n * padding / 2 - 1e-9))
-    return 2 * int(scipy.fft.next_fast_len(half, real=True))
 
 
 def _crop_transform(whole: Complex64, radius: int) -> tuple[Complex64, int]:

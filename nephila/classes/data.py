@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from nephila.alignment import Poses
-from nephila.config.sections import good_box
 from nephila.ctf import Optics
+from nephila.fast_sides import good_box
 from nephila.fourier import centred_rfft2, fourier_resize_image, frequency_radius_2d, shift_phases
 from nephila.io.mrc import stack_writer
 from nephila.particle_images import ParticleImages, image_name

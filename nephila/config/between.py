@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nephila.errors import InputError
+from nephila.fast_sides import good_box
 from nephila.symmetry import parse_point_group
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ def problems_between_sections(config: Config) -> list[str]:
 
 def _particle(config: Config) -> list[str]:
     """Symmetry, box and diameter, and resolutions beyond Nyquist."""
-    from nephila.config.sections import good_box
-
     problems = []
     nyquist, size = 2 * config.pixel_size, config.particle.diameter / config.pixel_size
     try:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from nephila.config.base import Count, NotNegative, Positive, Section, Share
 from nephila.config.refinement import Classes, Refinement
+from nephila.fast_sides import good_box
 
 
 class Project(Section):
@@ -392,16 +393,3 @@ class Config(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-
-def good_box(least: float) -> int:
-    """The smallest even number of at least `least` with no prime factor above 5."""
-    size = max(16, 2 * int(-(-least // 2)))
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 2

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from nephila.errors import InputError
+from nephila.fast_sides import fast_side
 from nephila.fourier import irfft2, rfft2
 
 Float32 = npt.NDArray[np.float32]
@@ -115,7 +115,7 @@ class MicrographBinner:
         self.pixel_size = pixel_size
         flat = remove_plane(clip_outliers(image, outlier_sigma))
         # Odd sizes with large prime factors cost a slow transform; mirror-free padding by zeros (the mean) avoids it
-        padded = tuple(scipy.fft.next_fast_len(n, real=True) for n in self.shape)
+        padded = tuple(fast_side(n) for n in self.shape)
         self._grid = (int(padded[0]), int(padded[1]))
         if self._grid != self.shape:
             whole = np.zeros(self._grid, dtype=np.float32)

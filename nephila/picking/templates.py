@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 import scipy.linalg
 
 from nephila.errors import InputError
+from nephila.fast_sides import fast_side
 from nephila.fourier import centred_irfftn, centred_rfftn, irfft2, radial_average, rfft2
 from nephila.geometry import euler_matrix
 from nephila.picking.settings import TemplateSettings
@@ -162,7 +162,7 @@ def _make_level(
 ) -> TemplateLevel:
     small, size = _resized_reference(volume, pixel_size, target)
     radius = diameter / 2 / size
-    box = int(scipy.fft.next_fast_len(int(np.ceil(2 * radius * (settings.mask + settings.mask_edge) + 4)), real=True))
+    box = fast_side(np.ceil(2 * radius * (settings.mask + settings.mask_edge) + 4))
     box += box % 2
     support = _disk(box, 1.25 * radius)
     matrices = euler_matrix(angles[:, 0], angles[:, 1], angles[:, 2])

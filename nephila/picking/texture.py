@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from nephila.ctf import Optics, ctf_1d
+from nephila.fast_sides import fast_side
 from nephila.fourier import irfft2, rfft2
 from nephila.picking.prepare import centre_and_spread
 
@@ -24,7 +24,7 @@ class PaddedField:
 
     def __init__(self, shape: tuple[int, int], pixel_size: float, reach: float) -> None:
         self.shape = shape
-        ny, nx = (int(scipy.fft.next_fast_len(n + int(reach) + 1, real=True)) for n in shape)
+        ny, nx = (fast_side(n + int(reach) + 1) for n in shape)
         self.padded = (ny, nx)
         fy, fx = np.fft.fftfreq(ny, pixel_size), np.fft.rfftfreq(nx, pixel_size)
         self.k2 = (fy[:, None] ** 2 + fx[None, :] ** 2).astype(np.float32)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
+from nephila.fast_sides import fast_side
 from nephila.fourier import irfft2, rfft2
 
 Float32 = npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ class TiledCorrelation:
 
 def tile_side(reach: int) -> int:
     """Side of the tiles, px, that costs least per valid pixel for stamps that reach `reach` px from their centre."""
-    sides = [s for s in _SIDES if s > 2.5 * reach] or [int(scipy.fft.next_fast_len(4 * reach, real=True))]
+    sides = [s for s in _SIDES if s > 2.5 * reach] or [fast_side(4 * reach)]
     # Beyond 256 px a transform no longer stays in the cache
     cost = [s * s * np.log2(s) * (1 if s <= 256 else 1.5) / (s - 2 * reach) ** 2 for s in sides]
     return int(sides[int(np.argmin(cost))])

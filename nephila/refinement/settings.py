@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from nephila.config import Config
+if TYPE_CHECKING:
+    from nephila.config import Config
 
 T = TypeVar("T")
 

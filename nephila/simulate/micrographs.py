@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.fft
 from scipy.spatial.transform import Rotation
 
 from nephila.ctf import Optics, ctf_2d
 from nephila.errors import InputError
+from nephila.fast_sides import fast_side
 from nephila.fourier import irfft2, rfft2
 from nephila.geometry import matrix_to_euler
 from nephila.projection import FourierProjector
@@ -255,7 +255,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> F
 def _empty_field(settings: MicrographSettings) -> tuple[Float32, tuple[slice, slice]]:
     """A field of zeros larger than the micrograph on all sides, and where the micrograph lies in it."""
     margin = int(np.ceil(MARGIN_A / settings.pixel_size))
-    ny, nx = (scipy.fft.next_fast_len(n + 2 * margin, real=True) for n in settings.shape)
+    ny, nx = (fast_side(n + 2 * margin) for n in settings.shape)
     inner = slice(margin, margin + settings.shape[0]), slice(margin, margin + settings.shape[1])
     return np.zeros((ny, nx), dtype=np.float32), inner
 

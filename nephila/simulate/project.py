@@ -16,6 +16,7 @@ import pandas as pd
 
 from nephila.ctf import Optics
 from nephila.errors import InputError
+from nephila.fast_sides import good_box
 from nephila.fourier import lowpass
 from nephila.io.atomic import atomic_path
 from nephila.io.mrc import read_volume, write_volume
@@ -169,8 +170,6 @@ def map_diameter(volume: Float32, pixel_size: float) -> float:
 
 
 def _box(diameter: float, pixel_size: float) -> int:
-    from nephila.config.sections import good_box
-
     if diameter < 10 * pixel_size:
         raise InputError(f"simulate: an object of {diameter:.0f} A has fewer than 10 px at {pixel_size:g} A/px")
     return good_box(BOX_DIAMETERS * diameter / pixel_size)

@@ -9,7 +9,6 @@ import yaml
 
 from nephila.config import Config, load_config, parse_config
 from nephila.config.render import GENERATED, default_yaml
-from nephila.config.sections import good_box
 from nephila.errors import InputError
 
 
@@ -120,17 +119,6 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 def test_box_from_the_diameter(diameter, pixel_size, box):
     config = parse_config({"input": {"pixel_size": pixel_size}, "particle": {"diameter": diameter}})
     assert config.box == box >= min(1.5 * diameter / pixel_size, box)
-
-
-def test_good_boxes_are_even_and_of_small_primes():
-    sizes = [good_box(least) for least in range(1, 600)]
-    for least, size in zip(range(1, 600), sizes, strict=True):
-        assert size >= least and size % 2 == 0
-        for prime in (2, 3, 5):
-            while size % prime == 0:
-                size //= prime
-        assert size == 1
-    assert sizes == sorted(sizes)
 
 
 def test_decimation_changes_the_pixel_size():

@@ -31,9 +31,19 @@ def test_images_as_numpy_and_back(shape):
 def test_volumes_as_numpy_and_back(n):
     data = images(n, n, n)
     np.testing.assert_allclose(fourier.rfftn(data), np.fft.rfftn(data), atol=1e-3)
-    np.testing.assert_allclose(fourier.fftn(data), np.fft.fftn(data), atol=1e-3)
     np.testing.assert_allclose(fourier.irfftn(fourier.rfftn(data), n), data, atol=1e-5)
     np.testing.assert_allclose(fourier.centred_irfftn(fourier.centred_rfftn(data), n), data, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 10), (11, 8, 7)])
+def test_volumes_of_unequal_sides_are_the_same_bytes_for_any_number_of_threads(shape):
+    data = images(*shape)
+    transform = fourier.rfftn(data)
+    np.testing.assert_allclose(transform, np.fft.rfftn(data), atol=1e-4)
+    back = fourier.irfftn(transform, shape[-1])
+    for threads in (2, 3, 32):
+        assert (fourier.rfftn(data, threads) == transform).all()
+        assert (fourier.irfftn(transform, shape[-1], threads) == back).all()
 
 
 def test_no_images_is_no_error():
