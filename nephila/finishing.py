@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nephila.errors import InputError
-from nephila.fourier import centred_irfftn, centred_rfftn, frequency_radius_3d, irfftn, rfftn
+from nephila.fourier import centred_irfftn, centred_rfftn, cropped_irfftn, frequency_radius_3d, padded_rfftn
 from nephila.kernels import gridding, rotation
 from nephila.kernels.kaiser import kaiser_bessel_beta, kaiser_bessel_transform, weight_polynomials
-from nephila.normal_equations import NormalEquations, crop_padded, pad_volume
+from nephila.normal_equations import NormalEquations
 from nephila.partial_sum import WINDOW_WIDTH, GridShape, PartialSum
 from nephila.symmetry import grid_cosets, point_group_matrices, subgroup_chain, symmetrise_volume
 
@@ -110,7 +110,7 @@ def finish_grids(
     del weights
     if low is not None:
         _blend_low_frequencies(numerator, low)
-    volume = crop_padded(irfftn(numerator, grid.n_pad, threads), grid.n)
+    volume = cropped_irfftn(numerator, grid.n, threads)
     volume *= _window_correction(grid, smoothings)
     if smoothings > 1:
         volume = _symmetrise_within_band(volume, symmetry, threads)
@@ -179,7 +179,7 @@ def _solve_low_frequencies(
     volume = equations.solve(_LOW_ROUNDS, 1e-4)
     along = window.astype(np.float32)
     volume *= along[:, None, None] * along[None, :, None] * along[None, None, :]
-    return rfftn(pad_volume(volume, side))
+    return padded_rfftn(volume, side)
 
 
 def _window_along(grid: GridShape, side: int) -> Float64:
@@ -215,7 +215,7 @@ def memory_bytes(n: int, padding: float = 2.0, max_radius: int | None = None, su
     block = min(512 * 16 * n * (n // 2 + 1), 256 * 2**20)
     return {
         "insert": 24 * cells * sums + 3 * block + 2**26,
-        "finish": 24 * cells + 12 * half + 16 * half + 4 * n**3,
+        "finish": 24 * cells + 16 * half + 4 * n**3,
         "file": 12 * cells,
     }
 

@@ -99,15 +99,15 @@ def rfftn(volume: npt.ArrayLike, threads: int = 1) -> Complex64:
         half[part] = rfft2(data[part])
 
     _in_parts(sections, len(half), threads)
-    _transform_along_z(half, threads, forward=True)
+    _transform_along_z(half, half, threads)
     return half
 
 
 def irfftn(transform: npt.ArrayLike, nx: int, threads: int = 1) -> Float32:
     """Real volume [nz, ny, nx] of a half transform [nz, ny, nx // 2 + 1]; the inverse of `rfftn`."""
-    half = np.array(transform, dtype=np.complex64)
-    _transform_along_z(half, threads, forward=False)
-    half *= np.float32(1.0 / len(half))
+    data = np.asarray(transform, dtype=np.complex64)
+    half = np.empty_like(data)
+    _transform_along_z(data, half, threads, forward=False)
     volume = np.empty((*half.shape[:-1], nx), dtype=np.float32)
 
     def sections(part: slice) -> None:
@@ -117,20 +117,100 @@ def irfftn(transform: npt.ArrayLike, nx: int, threads: int = 1) -> Float32:
     return volume
 
 
-def _transform_along_z(half: Complex64, threads: int, forward: bool) -> None:
-    """Transform [nz, ny, m] along its first axis, in place, one y after the other: as columns of a small array that stays in the
-    cache. FFTW's own plan for a volume strides through all of it, two to eight times slower at 256 and 512."""
+def padded_rfftn(volume: npt.ArrayLike, side: int, threads: int = 1) -> Complex64:
+    """Half transform [side, side, side // 2 + 1] of a volume [n, n, n] padded with zeros, about the volume's centre n // 2.
+
+    What is zero is not transformed and needs no memory.
+    """
+    data = np.asarray(volume, dtype=np.float32)
+    n = len(data)
+    if side <= n:
+        raise InputError(f"a volume of side {n} cannot be padded to {side}")
+    middle, end = n // 2, side - n // 2
+    half = np.empty((n, side, side // 2 + 1), dtype=np.complex64)
+
+    def sections(part: slice) -> None:
+        plan = _plan(side, side, forward=True)
+        field = plan.input_array
+        field[:] = 0.0
+        for z in range(part.start, part.stop):
+            field[: n - middle, : n - middle], field[: n - middle, end:] = (
+                data[z, middle:, middle:],
+                data[z, middle:, :middle],
+            )
+            field[end:, : n - middle], field[end:, end:] = data[z, :middle, middle:], data[z, :middle, :middle]
+            plan.execute()
+            half[z] = plan.output_array
+
+    _in_parts(sections, n, threads)
+    whole = np.empty((side, *half.shape[1:]), dtype=np.complex64)
+    _transform_along_z(half, whole, threads)
+    return whole
+
+
+def cropped_irfftn(transform: npt.ArrayLike, n: int, threads: int = 1) -> Float32:
+    """The middle [n, n, n] of the volume of a half transform [side, side, side // 2 + 1], side even; centre at n // 2.
+
+    The inverse of `padded_rfftn`; what is cut off is not made.
+    """
+    data = np.asarray(transform, dtype=np.complex64)
+    side = len(data)
+    if n >= side:
+        raise InputError(f"a volume of side {side} cannot be cropped to {n}")
+    middle, end = n // 2, side - n // 2
+    half = np.empty((n, *data.shape[1:]), dtype=np.complex64)
+    _transform_along_z(data, half, threads, forward=False)
+    volume = np.empty((n, n, n), dtype=np.float32)
+    scale = np.float32(1.0 / side**2)
+
+    def sections(part: slice) -> None:
+        plan = _plan(side, side, forward=False)
+        for z in range(part.start, part.stop):
+            plan.input_array[:] = half[z]
+            plan.execute()
+            field, out = plan.output_array, volume[z]
+            out[middle:, middle:], out[middle:, :middle] = field[: n - middle, : n - middle], field[: n - middle, end:]
+            out[:middle, middle:], out[:middle, :middle] = field[end:, : n - middle], field[end:, end:]
+            out *= scale
+
+    _in_parts(sections, n, threads)
+    return volume
+
+
+def _transform_along_z(source: Complex64, target: Complex64, threads: int, forward: bool = True) -> None:
+    """Transform along the first axis, from [z, ny, m] to [z', ny, m]; backward with the factor 1 / z.
+
+    The shorter one of two that differ in length holds the middle of the longer one, whose centre is at index 0. One y after
+    the other, as columns of a small array that stays in the cache: FFTW's own plan for a volume strides through all of it,
+    two to eight times slower at 256 and 512.
+    """
+    length = max(len(source), len(target))
+    scale = np.float32(1.0 if forward else 1.0 / length)
+    from_rows, to_rows = (_middle_rows(len(array), length) for array in (source, target))
 
     def columns(part: slice) -> None:
         with _planning:
             _wisdom_is_there()  # read before any plan, which may hold parts of it
-            plan = column_plan(half.shape[0], half.shape[2], forward)
+            plan = column_plan(length, source.shape[2], forward)
+        buffer = plan.input_array
         for y in range(part.start, part.stop):
-            plan.input_array[:] = half[:, y]
+            if len(source) < length:
+                buffer[:] = 0.0
+            for inside, outside in from_rows:
+                np.multiply(source[inside, y], scale, out=buffer[outside])
             plan.execute()
-            half[:, y] = plan.output_array
+            for inside, outside in to_rows:
+                target[inside, y] = buffer[outside]
 
-    _in_parts(columns, half.shape[1], threads)
+    _in_parts(columns, source.shape[1], threads)
+
+
+def _middle_rows(n: int, length: int) -> list[tuple[slice, slice]]:
+    """Where the rows of an array of `n` stand in one of `length` that has the other's centre n // 2 at index 0."""
+    if n == length:
+        return [(slice(None), slice(None))]
+    middle = n // 2
+    return [(slice(middle, n), slice(0, n - middle)), (slice(0, middle), slice(length - middle, length))]
 
 
 def _in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:

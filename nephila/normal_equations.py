@@ -11,26 +11,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nephila.fourier import centred_irfftn, centred_rfftn, frequency_radius_3d, irfftn, rfftn
+from nephila.fourier import (
+    centred_irfftn,
+    centred_rfftn,
+    cropped_irfftn,
+    frequency_radius_3d,
+    irfftn,
+    padded_rfftn,
+    rfftn,
+)
 from nephila.kernels.gridding import shell_totals
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Complex64 = npt.NDArray[np.complex64]
-
-
-def crop_padded(padded: Float32, side: int) -> Float32:
-    """The central [side, side, side] of a padded volume whose centre is at index 0; its centre is at side // 2."""
-    index = (np.arange(side) - side // 2) % padded.shape[0]
-    return np.ascontiguousarray(padded[np.ix_(index, index, index)])
-
-
-def pad_volume(volume: Float32, n_pad: int) -> Float32:
-    """A volume in the middle of a padded one, whose centre is at index 0; the reverse of `crop_padded`."""
-    index = (np.arange(volume.shape[0]) - volume.shape[0] // 2) % n_pad
-    padded = np.zeros((n_pad,) * 3, dtype=np.float32)
-    padded[np.ix_(index, index, index)] = volume
-    return padded
 
 
 class NormalEquations:
@@ -61,7 +55,7 @@ class NormalEquations:
         """
         self.n_pad, self.side, self.mask, self.threads = numerator.shape[0], len(window), mask, threads
         inverse = (1.0 / window).astype(np.float32)
-        self.right = crop_padded(irfftn(numerator, self.n_pad, threads), self.side)
+        self.right = cropped_irfftn(numerator, self.side, threads)
         self.right *= inverse[:, None, None] * inverse[None, :, None] * inverse[None, None, :]
         self.right *= mask
         total, count = shell_totals(denominator, 1.0, int(radius_cells) + 2)
@@ -81,9 +75,9 @@ class NormalEquations:
 
     def apply(self, volume: Float32) -> Float32:
         """A v."""
-        transform = rfftn(pad_volume(volume * self.mask, self.n_pad), self.threads)
+        transform = padded_rfftn(volume * self.mask, self.n_pad, self.threads)
         transform *= self._eigenvalues
-        return crop_padded(irfftn(transform, self.n_pad, self.threads), self.side) * self.mask
+        return cropped_irfftn(transform, self.side, self.threads) * self.mask
 
     def precondition(self, residual: Float32) -> Float32:
         """An approximate inverse: divides by the mean of A over |k|."""

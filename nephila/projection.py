@@ -19,7 +19,7 @@ import numpy.typing as npt
 from nephila.aberrations import largest_stretch, magnified_rows
 from nephila.errors import InputError
 from nephila.fast_sides import fast_even_side
-from nephila.fourier import centred_rfftn, irfft2
+from nephila.fourier import irfft2, padded_rfftn
 from nephila.kernels.kaiser import kaiser_bessel_beta, kaiser_bessel_transform
 from nephila.kernels.slices import Grid, SliceSamples, slice_transform
 from nephila.kernels.taps import WIDTH, weight_table
@@ -104,13 +104,10 @@ class FourierProjector:
         actual = size / n
         beta = BETA_FACTOR * kaiser_bessel_beta(WIDTH, actual)
         correction = 1.0 / kaiser_bessel_transform((np.arange(n) - n // 2) / size, WIDTH, beta)
-        padded = np.zeros((size, size, size), dtype=np.float32)
-        start = size // 2 - n // 2
-        inner = slice(start, start + n)
-        plane = (correction[:, None] * correction[None, :]).astype(np.float32)
-        for z in range(n):
-            padded[start + z, inner, inner] = data[z] * (plane * np.float32(correction[z]))
-        whole = centred_rfftn(padded, threads)
+        along = correction.astype(np.float32)
+        corrected = data * along[:, None, None]
+        corrected *= (correction[:, None] * correction[None, :]).astype(np.float32)
+        whole = padded_rfftn(corrected, size, threads)
         transform, origin = _crop_transform(whole, int(np.ceil(radius * actual)))
         return cls(n, actual, radius, transform, origin, beta)
 

@@ -46,6 +46,30 @@ def test_volumes_of_unequal_sides_are_the_same_bytes_for_any_number_of_threads(s
         assert (fourier.irfftn(transform, shape[-1], threads) == back).all()
 
 
+@pytest.mark.parametrize(("n", "side"), [(16, 36), (17, 36), (9, 10), (8, 30)])
+def test_padded_transforms_leave_out_what_is_zero_or_cut_off(n, side):
+    data = images(n, n, n)
+    index = (np.arange(n) - n // 2) % side
+    padded = np.zeros((side, side, side), dtype=np.float32)
+    padded[np.ix_(index, index, index)] = data
+    transform = fourier.padded_rfftn(data, side)
+    np.testing.assert_allclose(transform, np.fft.rfftn(padded), atol=1e-3)
+    np.testing.assert_allclose(fourier.cropped_irfftn(transform, n), data, atol=1e-5)
+    other = fourier.rfftn(images(side, side, side))
+    whole = fourier.irfftn(other, side)
+    np.testing.assert_allclose(fourier.cropped_irfftn(other, n), whole[np.ix_(index, index, index)], atol=1e-5)
+    for threads in (2, 5):
+        assert (fourier.padded_rfftn(data, side, threads) == transform).all()
+        assert (fourier.cropped_irfftn(other, n, threads) == fourier.cropped_irfftn(other, n)).all()
+
+
+def test_padding_to_less_is_refused():
+    with pytest.raises(InputError, match="cannot be padded to 8"):
+        fourier.padded_rfftn(np.zeros((8, 8, 8)), 8)
+    with pytest.raises(InputError, match="cannot be cropped to 9"):
+        fourier.cropped_irfftn(np.zeros((8, 8, 5)), 9)
+
+
 def test_no_images_is_no_error():
     assert fourier.rfft2(np.zeros((0, 8, 8))).shape == (0, 8, 5)
     assert fourier.irfft2(np.zeros((0, 8, 5)), 8).shape == (0, 8, 8)

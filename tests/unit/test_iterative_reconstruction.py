@@ -19,7 +19,7 @@ from nephila.iterative_reconstruction import (
     richardson,
 )
 from nephila.masks import apply_mask, spherical_mask
-from nephila.normal_equations import crop_padded, dot, pad_volume
+from nephila.normal_equations import dot
 from nephila.partial_sum import GridShape, PartialSum
 from nephila.radial_prior import powers_inside_and_outside, signal_to_noise
 from nephila.symmetry import point_group_matrices, symmetrise_volume
@@ -53,14 +53,6 @@ def particles(
 def curve(volume: np.ndarray, truth: np.ndarray) -> np.ndarray:
     mask = spherical_mask(len(truth), 0.42 * len(truth), 3)
     return shell_correlation(apply_mask(volume, mask, 0.0), apply_mask(truth, mask, 0.0))
-
-
-@pytest.mark.parametrize("n", [16, 17])
-def test_padding_round_trip(n: int) -> None:
-    volume = np.random.default_rng(0).standard_normal((n, n, n)).astype(np.float32)
-    padded = pad_volume(volume, 36)
-    assert padded[0, 0, 0] == volume[n // 2, n // 2, n // 2]
-    assert np.array_equal(crop_padded(padded, n), volume)
 
 
 def test_equations_are_symmetric_positive_and_fit_the_truth() -> None:
