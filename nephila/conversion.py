@@ -20,6 +20,7 @@ from nephila.io import spider, tiff
 from nephila.io.micrographs import RawLayout
 from nephila.io.mrc import _opened, stack_writer, write_image, write_volume
 from nephila.io.tables import read_blocks, write_blocks
+from nephila.relabelling import mark_for
 
 PathLike = str | os.PathLike[str]
 Kind = Literal["image", "stack", "volume"]
@@ -57,13 +58,15 @@ class ConversionSettings:
 @dataclass(frozen=True)
 class Content:
     """What was read: [ny, nx] or [n or nz, ny, nx] of numbers that float32 holds, what it is, pixel size in A (0: not stated),
-    remarks. Arrays of MRC and SPIDER files are views that are read as they are used.
+    remarks. Arrays of MRC and SPIDER files are views that are read as they are used. mark : of a volume whose pixel size was
+    written anew (`nephila.relabelling`), for its header.
     """
 
     array: npt.NDArray[Any]
     kind: Kind
     pixel_size: float
     notes: tuple[str, ...] = ()
+    mark: str = ""
 
 
 def convert(source: PathLike, target: PathLike, settings: ConversionSettings | None = None) -> list[str]:
@@ -138,6 +141,8 @@ def read_content(source: PathLike, settings: ConversionSettings) -> Content:
         array = content.array if content.array.ndim == 3 else content.array[None]
         content = replace(content, array=array, kind=settings.kind)
         content = replace(content, notes=(*content.notes, f"taken as a {settings.kind}, as asked"))
+    headed = content.kind == "volume" and settings.raw is None and start[:4] not in tiff.MAGIC
+    before = content.pixel_size
     if settings.pixel_size is not None:
         given, stated = settings.pixel_size, content.pixel_size
         if stated and abs(stated / given - 1) > 1e-4:
@@ -145,7 +150,8 @@ def read_content(source: PathLike, settings: ConversionSettings) -> Content:
                 content, notes=(*content.notes, f"pixel size {given:g} A instead of the header's {stated:g} A")
             )
         content = replace(content, pixel_size=given)
-    return content
+    mark = mark_for(source, before, content.pixel_size) if headed else ""
+    return replace(content, mark=mark, notes=(*content.notes, f"pixel size {mark}")) if mark else content
 
 
 def write_content(content: Content, source: PathLike, target: PathLike, settings: ConversionSettings) -> list[str]:
@@ -162,7 +168,7 @@ def write_content(content: Content, source: PathLike, target: PathLike, settings
         if kind == "image":
             write_image(target, array, pixel_size)
         elif kind == "volume":
-            write_volume(target, array, pixel_size)
+            write_volume(target, array, pixel_size, content.mark)
         else:
             with stack_writer(target, array.shape, pixel_size) as memory:  # type: ignore[arg-type]
                 for first in range(0, len(array), BLOCK):
@@ -174,7 +180,13 @@ def write_content(content: Content, source: PathLike, target: PathLike, settings
         what = f"MRC {kind}"
     else:
         spider.write_spider(
-            target, array, pixel_size or None, stack=kind == "stack", byte_order=settings.byte_order, numbers=numbers
+            target,
+            array,
+            pixel_size or None,
+            stack=kind == "stack",
+            byte_order=settings.byte_order,
+            numbers=numbers,
+            title=content.mark,
         )
         what = f"SPIDER {kind}, {'little' if settings.byte_order == '<' else 'big'}-endian"
     if settings.table is not None:

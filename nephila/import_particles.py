@@ -15,6 +15,7 @@ import pandas as pd
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.extraction import ExtractionSettings
+from nephila.given_checks import DEFOCUS, check_defoci, check_grid, check_stack_size
 from nephila.ignored_aberrations import ignored_aberrations
 from nephila.io.mrc import stack_writer
 from nephila.io.tables import check_columns, read_blocks
@@ -35,7 +36,6 @@ from nephila.window_normalisation import Region, normalise_background, remove_du
 PathLike = str | os.PathLike[str]
 Float32 = npt.NDArray[np.float32]
 
-DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 NEEDED = ("rlnMicrographName", "rlnImageName", *DEFOCUS)
 OPTICS = (
@@ -47,20 +47,22 @@ OPTICS = (
 """RELION's columns that must agree with keys of the configuration, and how far they may differ."""
 
 
-def read_given_particles(path: PathLike) -> pd.DataFrame:
+def read_given_particles(path: PathLike, *, overfocus: bool = False) -> pd.DataFrame:
     """The particle table of a STAR file of RELION 3.1 (blocks optics and particles) or 3.0 (one block).
 
     Columns of the optics block are added to the rows of its groups, and nphParticleNumber counts within each micrograph in the
-    order of rows. 3.0's magnification and detector pixel size become rlnImagePixelSize (A).
+    order of rows. 3.0's magnification and detector pixel size become rlnImagePixelSize (A). overfocus : take negative defoci
 
     Raises
     ------
     InputError
-        No block with particles, a column missing (named), a number that is none, or a row of an optics group without optics.
+        No block with particles, a column missing (named), a defocus that makes no sense, or a row of an optics group without
+        optics.
     """
     blocks = read_blocks(path)
     if "optics" in blocks:
         given = as_particle_set(blocks, str(path))
+        check_defoci(given.particles, str(path), overfocus=overfocus)
         table = _with_optics(given)
     else:
         found = blocks.get("particles", next(iter(blocks.values())) if len(blocks) == 1 else None)
@@ -68,6 +70,7 @@ def read_given_particles(path: PathLike) -> pd.DataFrame:
             raise InputError(
                 f"{path}: no block 'data_particles'; the file has {', '.join('data_' + name for name in blocks)}"
             )
+        check_defoci(found, str(path), overfocus=overfocus)
         check_columns(found, NEEDED, str(path))
         table = found.reset_index(drop=True)
         if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns) and "rlnImagePixelSize" not in table:
@@ -75,7 +78,9 @@ def read_given_particles(path: PathLike) -> pd.DataFrame:
     return _numbered(table)
 
 
-def read_given_tables(paths: Sequence[PathLike], *, stacks: bool = False, quiet: bool = False) -> pd.DataFrame:
+def read_given_tables(
+    paths: Sequence[PathLike], *, stacks: bool = False, quiet: bool = False, overfocus: bool = False
+) -> pd.DataFrame:
     """The particles of one table, as `read_given_particles`, or of several, joined as `nephila join` does.
 
     stacks : also look for the stacks, each table's as `find_stacks` does; quiet : keep the notes on joining to oneself
@@ -83,13 +88,13 @@ def read_given_tables(paths: Sequence[PathLike], *, stacks: bool = False, quiet:
     InputError as for those, and where optics groups of one name differ or an image is in two tables.
     """
     if len(paths) == 1:
-        table = read_given_particles(paths[0])
+        table = read_given_particles(paths[0], overfocus=overfocus)
         return find_stacks(table, paths[0]) if stacks else table
     sets = []
     for path in paths:
         one = read_particle_set(path)
         sets.append(replace(one, particles=find_stacks(one.particles, path)) if stacks else one)
-    joined = join_particle_sets(sets)
+    joined = join_particle_sets(sets, overfocus=overfocus)
     for note in () if quiet else joined.notes:
         logger.warning(note)
     return _numbered(_with_optics(replace(joined.particles, source=", ".join(map(str, paths)))))
@@ -132,23 +137,28 @@ def check_against_config(
             )
 
 
-def check_samplings(table: pd.DataFrame, pixel_size: float, box: int, diameter: float, source: str) -> list[str]:
+def check_samplings(
+    table: pd.DataFrame, pixel_size: float, box: int, diameter: float, source: str, *, trust: bool = False
+) -> list[str]:
     """Check particles of several optics groups against the reference's sampling; a line for each group that has another, and
     for each aberration that will be corrected.
 
     pixel_size, box, diameter : of reference and map, and of the particle; A, px, A
+    trust : the map's pixel size may be nearly but not quite a group's (`reference.sampling: resample`)
 
     Raises
     ------
     InputError
         A group's sampling or optics are not stated, its images are smaller than the particle, or pixel sizes lie more than
-        a factor of 4 apart; or the phase shifts differ between particles.
+        a factor of 4 apart, or look calibrated (`check_grid`); or the phase shifts differ between particles.
     """
     needed = [name for name in SAMPLING_COLUMNS if name not in table]
     if needed:
         raise InputError(
             f"{source}: input.optics_groups is several, but column _{needed[0]} is missing (block data_optics)"
         )
+    if not trust:
+        check_grid([float(size) for size in table["rlnImagePixelSize"].unique()], pixel_size, source)
     lines = []
     for kind in image_kinds(table, box, pixel_size, Optics(300.0, 0.0, 0.1)):
         own = kind.sampling
@@ -173,9 +183,9 @@ def check_samplings(table: pd.DataFrame, pixel_size: float, box: int, diameter: 
     return lines
 
 
-def optics_of_micrographs(paths: Sequence[PathLike]) -> dict[str, int]:
+def optics_of_micrographs(paths: Sequence[PathLike], *, overfocus: bool = False) -> dict[str, int]:
     """Number of the optics group (of the joined table) of each micrograph. InputError where a micrograph has two."""
-    table = read_given_tables(paths, quiet=True)
+    table = read_given_tables(paths, quiet=True, overfocus=overfocus)
     pairs = table[["rlnMicrographName", "rlnOpticsGroup"]].drop_duplicates()
     double = pairs[pairs["rlnMicrographName"].duplicated()]
     if len(double):
@@ -221,12 +231,12 @@ def check_aberrations(
 
 
 def micrograph_defoci(
-    table: pd.DataFrame, batches: dict[str, int], source: str, with_optics: bool = False
+    table: pd.DataFrame, batches: dict[str, int], source: str, with_optics: bool = False, *, overfocus: bool = False
 ) -> pd.DataFrame:
     """Defocus of each micrograph: the mean over its particles, astigmatism averaged as a vector of twice its angle.
 
     table : of `read_given_particles`; batches : batch of each micrograph, in the order of the result; with_optics : state the
-    optics group of each
+    optics group of each; overfocus : keep micrographs whatever the sign of their defocus
 
     Returns
     -------
@@ -243,7 +253,7 @@ def micrograph_defoci(
         raise InputError(f"{source}: micrograph {means.index[means['mean'].isna()][0]} has no particles")
     mean, x, y = (means[name].to_numpy(dtype=np.float64) for name in ("mean", "x", "y"))
     half = np.hypot(x, y)
-    keep = mean - half > 0
+    keep = (mean - half > 0) | overfocus
     optics = {}
     if with_optics:
         groups = table.groupby(table["rlnMicrographName"].astype(str))["rlnOpticsGroup"].first().reindex(list(batches))
@@ -356,13 +366,7 @@ def _check_images(images: ParticleImages, mine: pd.DataFrame, box: int, pixel_si
     first = split_image_name(str(mine["rlnImageName"].iloc[0]))[1]
     if images.n != box:
         raise InputError(f"{first}: images of {images.n} px, particle.box is {box}; set particle.box: {images.n}")
-    # 1 A is what programs write that do not know
-    header = images.pixel_size
-    if header and header != 1.0 and abs(header / pixel_size - 1) > 0.01:
-        raise InputError(
-            f"{first}: the header's pixel size is {header:.4g} A, input.pixel_size is {pixel_size:g} A; "
-            "correct the one that is wrong"
-        )
+    check_stack_size(first, images.pixel_size, pixel_size, "particles", "input.pixel_size (and the table)")
 
 
 def _prepare(

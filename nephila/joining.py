@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nephila.errors import InputError
+from nephila.given_checks import check_defoci
 from nephila.io.tables import read_blocks
 from nephila.optics_groups import OpticsGroup, ParticleSet, stem
 
@@ -23,7 +24,7 @@ class Joined:
     notes: tuple[str, ...]
 
 
-def join_particle_sets(sets: Sequence[ParticleSet], *, rename: bool = False) -> Joined:
+def join_particle_sets(sets: Sequence[ParticleSet], *, rename: bool = False, overfocus: bool = False) -> Joined:
     """Join sets, in order. Groups of one name and equal values become one; new names are appended and numbered.
 
     Aberrations that only some groups have are filled when the set is written (`optics_frame`). Columns of particles that only
@@ -32,15 +33,18 @@ def join_particle_sets(sets: Sequence[ParticleSet], *, rename: bool = False) -> 
     Parameters
     ----------
     rename : give a group whose name is taken by a different one the name `name_file` instead of stopping
+    overfocus : take negative defoci
 
     Raises
     ------
     InputError
-        Fewer than two sets, equal names with different values (the columns and the fix are named), or a particle image that
-        occurs twice.
+        Fewer than two sets, equal names with different values (the columns and the fix are named), a defocus that makes no
+        sense, or a particle image that occurs twice.
     """
     if len(sets) < 2:
         raise InputError("join needs at least two particle tables")
+    for one in sets:
+        check_defoci(one.particles, one.source, overfocus=overfocus)
     groups: list[OpticsGroup] = []
     owner: dict[str, str] = {}
     parts: list[pd.DataFrame] = []

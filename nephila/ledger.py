@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from nephila.errors import InputError
+from nephila.given_checks import check_stack_size
 from nephila.io.mrc import open_stack, read_image
 from nephila.optics_groups import IDENTITY, OpticsGroup, ParticleSet
 from nephila.particle_images import split_image_name
@@ -26,15 +27,13 @@ from nephila.pixel_size import (
     mean_magnification,
     sampled_pixel_size,
 )
-from nephila.relabelling import stated_before
+from nephila.relabelling import NEARLY, stated_before
 
 REFERENCE = "reference"
 SAME_A = 0.001
 """Pixel sizes in headers and tables that differ by less are equal, A; RELION's limit."""
 AGREE = 0.002
 """Two known pixel sizes that lead to maps of sizes closer than this (relative) agree."""
-NEARLY = 0.06
-"""A reference whose pixel size is this close to a group's but not equal was relabelled or calibrated, not resampled."""
 
 
 @dataclass(frozen=True)
@@ -300,15 +299,9 @@ def check_table(particles: ParticleSet, folder: str | Path = ".") -> list[str]:
                 notes.append(f"{stack}: not found, its header was not compared")
                 continue
             header = open_stack(path).pixel_size
-            if header == 0 or header == 1.0:
+            where = f"_rlnImagePixelSize of optics group {group.name!r}"
+            if not check_stack_size(stack, header, nominal, particles.source, where):
                 notes.append(f"{stack}: its header states no pixel size (or 1)")
-            elif abs(header - nominal) > SAME_A:
-                raise InputError(
-                    f"{particles.source}: optics group {group.name!r} says _rlnImagePixelSize {nominal:g}, the stack {stack} "
-                    f"{header:g} A/px: never edit the pixel size of a table. Defoci, Cs and coordinates were measured with the "
-                    f"old one and hold only with it; put {header:g} back, and give the true pixel size to "
-                    "nephila postprocess --angpix"
-                )
     return notes
 
 

@@ -137,7 +137,8 @@ def open_project(config: Config) -> ProjectPlan:
                 "input.pixel_size to theirs"
             )
         tables = config.input.particle_tables
-        names = sorted(set.union(*(given_micrographs(table) for table in tables)), key=_natural)
+        overfocus = config.input.overfocus
+        names = sorted(set.union(*(given_micrographs(table, overfocus) for table in tables)), key=_natural)
         sources: tuple[str, ...] = tuple(tables)
     else:
         names = find_micrographs(config.input.micrographs)
@@ -147,7 +148,8 @@ def open_project(config: Config) -> ProjectPlan:
     if config.input.particles and config.input.optics_groups == "several":
         from nephila.import_particles import optics_of_micrographs
 
-        kinds = optics_of_micrographs([table for table in config.input.particle_tables if not is_made(table)])
+        tables = [table for table in config.input.particle_tables if not is_made(table)]
+        kinds = optics_of_micrographs(tables, overfocus=config.input.overfocus)
     batches = assign_batches(names, config.jobs.micrographs_per_batch, previous, kinds)
     return ProjectPlan(config, batches, sources)
 
@@ -165,8 +167,8 @@ def is_made(particles: str) -> bool:
     return Path(particles).name == "particles.star" and Path(particles).with_name("order_select.dat").is_file()
 
 
-def given_micrographs(particles: str) -> set[str]:
-    """Names of the micrographs that particles are given of."""
+def given_micrographs(particles: str, overfocus: bool = False) -> set[str]:
+    """Names of the micrographs that particles are given of; overfocus : take negative defoci."""
     if is_made(particles):
         from nephila.nature_protocols import group_name, read_order
 
@@ -174,7 +176,7 @@ def given_micrographs(particles: str) -> set[str]:
         return {group_name(int(group)) for group in order["group"]}
     from nephila.import_particles import read_given_particles
 
-    return set(read_given_particles(particles)["rlnMicrographName"].astype(str))
+    return set(read_given_particles(particles, overfocus=overfocus)["rlnMicrographName"].astype(str))
 
 
 def find_micrographs(pattern: str) -> list[str]:

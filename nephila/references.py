@@ -11,7 +11,7 @@ from nephila.fourier import butterworth, lowpass
 from nephila.geometry import euler_matrix, quasi_even_directions
 from nephila.io.mrc import read_volume
 from nephila.projection import FourierProjector
-from nephila.relabelling import refuse_relabelled
+from nephila.relabelling import refuse_near_miss, refuse_relabelled
 from nephila.resize import resize_volume
 
 Float32 = npt.NDArray[np.float32]
@@ -24,16 +24,23 @@ def read_reference(
 ) -> tuple[Float32, float]:
     """A starting volume and its pixel size (A): `given_pixel_size`, or the header's where that is None.
 
-    sampling : "trust" takes any pixel size and box (the volume is resampled afterwards), "refuse" only the project's
+    sampling : "refuse" takes the project's pixel size and box only, "trust" any others too (the volume is resampled afterwards)
+        but those that look relabelled, "resample" those also
 
     Raises
     ------
     InputError
-        The volume was relabelled, or its sampling is not the project's and `sampling` says "refuse".
+        The volume was relabelled or looks so, or its sampling is not the project's and `sampling` says "refuse".
     """
     refuse_relabelled(path, given_pixel_size)
     volume, stated = read_volume(path)
     pixel_size = given_pixel_size or stated
+    if sampling != "resample":
+        way_out = (
+            f"Give the map from before, or set reference.pixel_size: {wanted_pixel_size:.6g} (its voxels are the particles') or "
+            "reference.sampling: resample (it really was resampled to its pixel size)"
+        )
+        refuse_near_miss(path, pixel_size, len(volume), wanted_pixel_size, box, way_out)
     other = abs(pixel_size - wanted_pixel_size) > SAME_PIXEL_SIZE or len(volume) != box
     if sampling == "refuse" and other:
         raise InputError(

@@ -17,6 +17,7 @@ import numpy as np
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.io.mrc import read_labels
+from nephila.io.spider import is_spider, read_title
 
 LARGEST_CHANGE = 0.02
 """Relabelling by more needs a fit of Cs or a calibration first."""
@@ -26,6 +27,12 @@ SMALL_CS = 0.1
 """mm; below it (corrected microscopes) the fitted defocus absorbs nearly all."""
 REFITTED_SHARE = 0.25
 """Of a k^4 phase, what the best k^2 leaves at the rim of the disk of frequencies that was fitted."""
+NEARLY = 0.06
+"""A reference whose pixel size is this close to the particles' but not equal was relabelled or calibrated, not resampled."""
+SAME = 0.001
+"""Pixel sizes that differ by less (relative) are one: headers and tables round them."""
+LARGEST_CALIBRATION = 0.15
+"""A header changed by more was wrong, not calibrated."""
 _MARK = re.compile(r"relabelled from ([0-9.eE+-]+) to ([0-9.eE+-]+) A/px")
 
 
@@ -83,18 +90,61 @@ def relabelling_mark(stated: float, true: float) -> str:
 
 
 def stated_before(path: str | os.PathLike[str]) -> tuple[float, float] | None:
-    """Pixel sizes (A) before and after relabelling, from a map's header; None where it was not relabelled."""
-    for label in read_labels(path):
+    """Pixel sizes (A) before and after relabelling, from the header of a map (MRC or SPIDER); None where it was not relabelled."""
+    for label in (read_title(path),) if is_spider(path) else read_labels(path):
         found = _MARK.search(label)
         if found:
             return float(found[1]), float(found[2])
     return None
 
 
-def refuse_relabelled(path: str | os.PathLike[str], given_pixel_size: float | None = None) -> None:
+def mark_for(path: str | os.PathLike[str], stated: float, written: float) -> str:
+    """The mark for a volume made of the one in `path` without resampling: what it carries already, or what a change from the
+    pixel size `stated` to `written` (A) makes necessary; empty where the volume is, or is again, on its own scale.
+
+    A header of exactly 1 A is what programs write that do not know, and one that is far off was wrong, not calibrated.
+    """
+    before = stated_before(path)
+    own = stated if before is None else before[0]
+    if abs(written / own - 1) <= SAME if own > 0 else True:
+        return ""
+    if before is None and not states_pixel_size(own, written):
+        return ""
+    if before is None and abs(written / own - 1) > LARGEST_CALIBRATION:
+        return ""
+    return relabelling_mark(own, written)
+
+
+def states_pixel_size(header: float, expected: float) -> bool:
+    """Whether a header's pixel size (A) is a statement: 0 is none, nor is exactly 1 where about 1 (0.9 to 1.1) is not expected."""
+    return header > 0 and (header != 1.0 or 0.9 <= expected <= 1.1)
+
+
+def refuse_near_miss(
+    path: str | os.PathLike[str], pixel_size: float, side: int, wanted: float, wanted_side: int, way_out: str
+) -> None:
+    """InputError where a reference has the particles' box and nearly, but not quite, their pixel size: it was relabelled.
+
+    pixel_size, wanted : of the reference and of the particles, A; side, wanted_side : px; way_out : what to do, in words
+    """
+    off = abs(pixel_size / wanted - 1)
+    if side != wanted_side or off <= SAME or off > NEARLY:
+        return
+    raise InputError(
+        f"{path}: {side} px of {pixel_size:.6g} A, the particles have {wanted_side} px of {wanted:.6g} A: a map of the same box "
+        "and a pixel size so near was relabelled (postprocessed with another pixel size), not resampled; particles would be "
+        f"stretched onto it and the map, labelled {pixel_size:.6g} A, would in truth have {pixel_size * pixel_size / wanted:.4f} "
+        f"A. {way_out}"
+    )
+
+
+def refuse_relabelled(
+    path: str | os.PathLike[str], given_pixel_size: float | None = None, way_out: str | None = None
+) -> None:
     """InputError where a map was relabelled: as a reference it would scale the particles a second time.
 
     given_pixel_size : of the reference, from the configuration; the pixel size before relabelling makes the map what it was
+    way_out : what to do, in words, where that is not to set reference.pixel_size
     """
     if not Path(path).is_file():
         return
@@ -106,6 +156,6 @@ def refuse_relabelled(path: str | os.PathLike[str], given_pixel_size: float | No
         return
     raise InputError(
         f"{path}: its pixel size was only relabelled from {before:g} to {after:g} A; particles of {before:g} A would be stretched "
-        f"onto it and the result, labelled {after:g} A, would in truth have {after * after / before:.4g} A. Give the map from "
-        f"before relabelling, or set reference.pixel_size: {before:g}"
+        f"onto it and the result, labelled {after:g} A, would in truth have {after * after / before:.4g} A. "
+        + (way_out or f"Give the map from before relabelling, or set reference.pixel_size: {before:g}")
     )

@@ -26,6 +26,7 @@ from nephila.io.spider import read_document, read_spider, read_spider_header, re
 from nephila.io.tables import write_blocks, write_table
 from nephila.particle_groups import OPTICS_GROUP, optics_table
 from nephila.particle_images import image_name
+from nephila.relabelling import refuse_relabelled
 
 PathLike = str | os.PathLike[str]
 Float64 = npt.NDArray[np.float64]
@@ -465,6 +466,7 @@ def _import_reference(base: Path, out: Path, params: SpiderParams, done: Importe
     if path is None:
         done.notes.append("no reference_volume: put a starting volume at reference.mrc")
         return
+    refuse_relabelled(path, way_out="Give the map from before relabelling")
     volume, pixel_size = read_spider(path)
     if volume.ndim != 3 or len(set(volume.shape)) != 1:
         raise InputError(f"{path}: a cubic volume is needed, this file has the shape {volume.shape}")

@@ -185,6 +185,7 @@ else:
             screening=CONFIG.ctf.screening.model_dump(),
             batches=PROJECT.batches,
             several=CONFIG.input.optics_groups == "several",
+            overfocus=CONFIG.input.overfocus,
             code=code("import_defocus"),
         message:
             "Take the micrographs' defoci from the particles given"

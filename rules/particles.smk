@@ -39,6 +39,8 @@ if CONFIG.input.particles:
             diameter=CONFIG.particle.diameter,
             ignore_aberrations=CONFIG.input.ignore_aberrations,
             several=CONFIG.input.optics_groups == "several",
+            overfocus=CONFIG.input.overfocus,
+            sampling=CONFIG.reference.sampling,
             code=code("import_particles"),
         message:
             "List the particles given"

@@ -6,8 +6,9 @@ from nephila.job import start_job
 
 with start_job(snakemake) as job:  # noqa: F821
     tables = [str(path) for path in job.input]
-    given = read_given_tables(tables)
-    table = micrograph_defoci(given, job.params.batches, ", ".join(tables), with_optics=job.params.several)
+    overfocus = job.params.overfocus
+    given = read_given_tables(tables, overfocus=overfocus)
+    table = micrograph_defoci(given, job.params.batches, ", ".join(tables), job.params.several, overfocus=overfocus)
     write_table(
         job.output.micrographs, table, kind="defocus", comment="CTF of the micrographs, from the particles given."
     )

@@ -11,7 +11,8 @@ from nephila.windows import extraction_settings
 
 with start_job(snakemake) as job:  # noqa: F821
     pixel_size, box = job.params.pixel_size, job.params.box
-    given = read_given_tables([str(path) for path in job.input.particles], stacks=True)
+    tables, overfocus = [str(path) for path in job.input.particles], job.params.input["overfocus"]
+    given = read_given_tables(tables, stacks=True, overfocus=overfocus)
     several = job.params.input["optics_groups"] == "several"
     if several:
         if job.params.input["ignore_aberrations"]:

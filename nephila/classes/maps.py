@@ -19,6 +19,7 @@ from nephila.partial_sum import PartialSum
 from nephila.projection import FourierProjector
 from nephila.refinement.merge import STABILISER, join_weights, load_mask, monotone_tail
 from nephila.refinement.settings import IterationSettings
+from nephila.relabelling import refuse_near_miss, refuse_relabelled
 from nephila.resize import resize_volume
 
 Float32 = npt.NDArray[np.float32]
@@ -49,11 +50,14 @@ def frame_references(paths: Sequence[str], frame: Frame, settings: IterationSett
     Raises
     ------
     InputError
-        A map's side in A is not that of the particles' windows.
+        A map was relabelled or looks so, or its side in A is not that of the particles' windows.
     """
     out = []
+    way_out = "Give a map on the scale of the particles, as the refinement wrote it"
     for path in paths:
+        refuse_relabelled(path, way_out=way_out)
         volume, pixel_size = read_volume(path)
+        refuse_near_miss(path, pixel_size, len(volume), settings.pixel_size, settings.box, way_out)
         if abs(len(volume) * pixel_size / (settings.box * settings.pixel_size) - 1) > 0.02:
             raise InputError(
                 f"{path}: {len(volume)} px of {pixel_size:.4g} A, the particles have {settings.box} px of "

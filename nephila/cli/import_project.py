@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nephila.errors import InputError
+
+if TYPE_CHECKING:
+    from nephila.optics_groups import ParticleSet
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -96,6 +99,7 @@ def coordinates(
 @click.option("--flip-y", is_flag=True, help="Coordinates for micrographs that lie upside down against cryoSPARC's.")
 @click.option("--without-ctf", is_flag=True, help="Take particles without CTF; needs --optics.")
 @click.option("--optics", metavar="KV,CS,AMPLITUDE", help="Optics where the file has no CTF, as in 300,2.7,0.1.")
+@click.option("--allow-overfocus", is_flag=True, help="Take negative defoci, which otherwise stop it.")
 def cryosparc(
     file: Path,
     passthrough: tuple[Path, ...],
@@ -138,6 +142,7 @@ def cryosparc(
         _check_ctf(particles.particles, folder, out.with_name(f"{out.stem}_ctf.png"), particles.optics[0])
     else:
         click.echo(f"no picture: stack {first} is not in {folder}; --root names the cryoSPARC project's folder")
+    _check_picks(particles, root or Path(), out.with_name(f"{out.stem}_picks.png"))
     if not first.endswith(".mrcs"):
         click.echo("RELION reads stacks only where their names end in .mrcs: --link FOLDER makes such links")
     click.echo(f"Next: in config.yaml, input.particles: {out}")
@@ -186,6 +191,25 @@ def spider(folder: Path, project: Path, start: str, alignment: str) -> None:
     for name in done.files:
         click.echo(f"{project / name}")
     click.echo(f"Next: look at spider/check.png, then nephila run {project} -n")
+
+
+def _check_picks(particles: ParticleSet, root: Path, picture: Path) -> None:
+    """Draw the picks of one micrograph where micrographs are there; the circles are two thirds of the box wide."""
+    from nephila.import_proof import check_inside, draw_picks, read_headers
+
+    table, group = particles.particles, particles.optics[0]
+    if not {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
+        return
+    names = table["rlnMicrographName"].map(lambda name: str(root / str(name)))
+    there = {name for name in names.unique() if Path(name).is_file()}
+    if not there:
+        click.echo(f"no picture of picks: the micrographs are not in {root} ({names.iloc[0]})")
+        return
+    shown = table.assign(rlnMicrographName=names)[names.isin(there)]
+    check_inside(shown, read_headers(sorted(there)))
+    width = 2 / 3 * (group.image_size or 100) * (group.pixel_size or 1.0)
+    name = draw_picks(shown, picture, group.original_pixel_size, width)
+    click.echo(f"{picture}: the picks on {name}; look whether they sit on particles (--flip-y turns rows over)")
 
 
 def _check_ctf(table: Any, folder: Path, picture: Path, group: Any) -> None:

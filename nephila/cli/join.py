@@ -15,7 +15,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--rename", is_flag=True, help="Give groups whose name is taken by a different one a name with the file's."
 )
-def join(tables: tuple[Path, ...], out: Path, rename: bool) -> None:
+@click.option("--allow-overfocus", is_flag=True, help="Take negative defoci, which otherwise stop it.")
+def join(tables: tuple[Path, ...], out: Path, rename: bool, allow_overfocus: bool) -> None:
     """Join the particle tables STAR... (RELION 3.1, or 3.0).
 
     Optics groups are told apart by _rlnOpticsGroupName and renumbered. Equal names with equal values become one group; equal
@@ -30,7 +31,8 @@ def join(tables: tuple[Path, ...], out: Path, rename: bool) -> None:
         refuse_micrographs(path)
     if out.resolve() in [path.resolve() for path in tables]:
         raise InputError(f"{out}: is one of the tables to join; write to another file")
-    joined = join_particle_sets([with_image_sizes(read_particle_set(path)) for path in tables], rename=rename)
+    sets = [with_image_sizes(read_particle_set(path)) for path in tables]
+    joined = join_particle_sets(sets, rename=rename, overfocus=allow_overfocus)
     write_particle_set(out, joined.particles, f"Joined from {', '.join(map(str, tables))}")
     for path, rows in zip(tables, joined.rows, strict=True):
         click.echo(f"{path}: {rows} particles")

@@ -22,6 +22,7 @@ def symmetry(volume: Path, group: str | None, diameter: float | None, resolution
     where RELION and Nephila expect them."""
     from nephila.errors import InputError
     from nephila.io.mrc import read_volume, write_volume
+    from nephila.relabelling import mark_for
     from nephila.symmetry_search import CANDIDATES, SymmetrySearch, apply_orientation, likely_symmetry, principal_axis
 
     data, pixel_size = read_volume(volume)
@@ -56,7 +57,8 @@ def symmetry(volume: Path, group: str | None, diameter: float | None, resolution
     click.echo(f"{chosen.symmetry}: correlation {chosen.correlation:.3f}")
     click.echo(f"turn by rot, tilt, psi = {angles} degrees and move by ({shift}) A")
     if out is not None:
-        write_volume(out, apply_orientation(data, pixel_size, chosen), pixel_size)
+        mark = mark_for(volume, pixel_size, pixel_size)  # a map that was relabelled stays one
+        write_volume(out, apply_orientation(data, pixel_size, chosen), pixel_size, mark)
         click.echo(str(out))
 
 

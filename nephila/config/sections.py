@@ -76,6 +76,10 @@ class Input(Section):
         description="Take no notice of beam tilt, Zernike terms and magnification of particles (input.particles). Otherwise "
         "optics_groups: several corrects them, and one refuses them where they limit the resolution.",
     )
+    overfocus: bool = Field(
+        False,
+        description="Take particles (input.particles) whose defocus is negative, overfocus; otherwise such a table is refused.",
+    )
     raw: RawFile | None = Field(
         None, description="Layout of headerless scanner files (width, height, bits, header_bytes, byte_order)."
     )
@@ -137,9 +141,11 @@ class Reference(Section):
     pixel_size: Positive | None = Field(
         None, description="Pixel size of the volume, A, where its header is wrong; empty: the header's."
     )
-    sampling: Literal["trust", "refuse"] = Field(
+    sampling: Literal["trust", "resample", "refuse"] = Field(
         "trust",
-        description="A volume of another pixel size or box than the project's: trust its header and resample it, or refuse it.",
+        description="A volume of another pixel size or box than the project's: trust its header and resample it, or refuse it. "
+        "trust still refuses one of the same box whose pixel size is within 6 % of the project's but not equal, since such a map "
+        "was most likely relabelled, not resampled; resample takes that too.",
     )
     resolution: Positive = Field(
         40.0, description="Low-pass of the reference before the first alignment, A. Coarser is safer."

@@ -19,6 +19,7 @@ import pandas as pd
 
 from nephila.errors import InputError
 from nephila.geometry import matrix_to_euler, rotation_vector_to_matrix
+from nephila.given_checks import DEFOCUS, check_defoci
 from nephila.optics_groups import OpticsGroup, ParticleSet
 
 PathLike = str | os.PathLike[str]
@@ -42,12 +43,14 @@ class CryosparcSettings:
         down against cryoSPARC's
     without_ctf : take particles without CTF; their defoci are left out and the optics must then be given
     optics : kV, mm, fraction; for files without CTF
+    allow_overfocus : take negative defoci
     """
 
     alignment_box: int | None = None
     flip_y: bool = False
     without_ctf: bool = False
     optics: tuple[float, float, float] | None = None
+    allow_overfocus: bool = False
 
 
 def read_cs(path: PathLike) -> Records:
@@ -121,6 +124,8 @@ def cryosparc_particles(
     count = len(records["blob/idx"])
     has_ctf = all(name in records for name in CTF_FIELDS)
     notes: list[str] = []
+    if has_ctf and chosen.optics is not None:
+        raise InputError(f"{source}: has a CTF with its own optics (ctf/accel_kv …); leave --optics away")
     if not has_ctf and not chosen.without_ctf:
         missing = [name for name in CTF_FIELDS if name not in records]
         raise InputError(
@@ -135,6 +140,8 @@ def cryosparc_particles(
         table["rlnDefocusU"] = records["ctf/df1_A"].astype(np.float64)
         table["rlnDefocusV"] = records["ctf/df2_A"].astype(np.float64)
         table["rlnDefocusAngle"] = np.rad2deg(records["ctf/df_angle_rad"].astype(np.float64))
+        fields = dict(zip(DEFOCUS, CTF_FIELDS[3:], strict=True))
+        check_defoci(table, source, overfocus=chosen.allow_overfocus, fields=fields)
         if "ctf/phase_shift_rad" in records:
             table["rlnPhaseShift"] = np.rad2deg(records["ctf/phase_shift_rad"].astype(np.float64))
         if "ctf/bfactor" in records and records["ctf/bfactor"].any():

@@ -32,6 +32,8 @@ HEADER_WORDS = 256
 _NSLICE, _NROW, _IREC, _IFORM, _IMAMI, _FMAX, _FMIN, _NSAM, _LABREC, _IANGLE, _LABBYT, _LENBYT, _ISTACK = (
     0, 1, 2, 4, 5, 6, 7, 11, 12, 13, 21, 22, 23,
 )  # fmt: skip
+_TITLE = 216
+_TITLE_BYTES = 160
 _MAXIM, _IMGNUM, _LASTINDX, _KANGLE, _PIXSIZ, _MIC, _NUM, _LANGLE = 25, 26, 27, 30, 37, 40, 41, 103
 _KINDS = {1: "image", 3: "volume"}
 _MAX_SIDE = 100_000
@@ -126,6 +128,19 @@ def parse_header(start: bytes, name: str) -> SpiderHeader | None:
     pixel_size = pixel if np.isfinite(pixel) and 0.01 < pixel < 1000 else None
     angles = bool(words[_IANGLE] or words[_KANGLE] or words[_LANGLE])
     return SpiderHeader(kind, shape, pixel_size, order, int(words[_LABBYT]), index_bytes, angles)
+
+
+def is_spider(path: PathLike) -> bool:
+    """Whether a file begins as SPIDER's images, volumes and stacks do."""
+    with open(path, "rb") as handle:
+        return parse_header(handle.read(4 * HEADER_WORDS), str(path)) is not None
+
+
+def read_title(path: PathLike) -> str:
+    """The title in a SPIDER file's header."""
+    with open(path, "rb") as handle:
+        start = handle.read(4 * HEADER_WORDS)
+    return start[4 * _TITLE : 4 * _TITLE + _TITLE_BYTES].split(b"\0")[0].decode("latin-1").strip()
 
 
 def decode(content: Buffer, name: str) -> tuple[FloatArray, SpiderHeader]:
@@ -302,6 +317,7 @@ def write_spider(
     stack: bool = False,
     byte_order: str = "<",
     numbers: npt.ArrayLike | None = None,
+    title: str = "",
 ) -> None:
     """Write an image [ny, nx], a volume [nz, ny, nx] or, with `stack`, images [n, ny, nx] as SPIDER.
 
@@ -309,6 +325,7 @@ def write_spider(
     ----------
     byte_order : "<" little-endian, as SPIDER writes on today's machines, or ">" big-endian
     numbers : [2, n], of a stack: micrograph and particle number of each image, into words 41 and 42 of its header
+    title : of an image or volume, at most 160 characters
 
     InputError for another number of dimensions or for a side of 0.
     """
@@ -320,7 +337,10 @@ def write_spider(
         raise InputError(f"{path}: SPIDER takes images, volumes and stacks, not an array of shape {data.shape}")
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         if not stack:
-            handle.write(_header_bytes(data.shape, 1 if data.ndim == 2 else 3, pixel_size, byte_order))
+            header = bytearray(_header_bytes(data.shape, 1 if data.ndim == 2 else 3, pixel_size, byte_order))
+            text = title[:_TITLE_BYTES].encode("ascii", "replace")
+            header[4 * _TITLE : 4 * _TITLE + len(text)] = text
+            handle.write(bytes(header))
             handle.write(data.astype(dtype).tobytes())
             return
         overall = {_ISTACK: 2.0, _MAXIM: float(len(data))}

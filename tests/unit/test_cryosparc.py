@@ -17,7 +17,7 @@ from nephila.errors import InputError
 from nephila.geometry import euler_matrix, rotation_vector_to_matrix
 from nephila.import_particles import read_given_particles
 from nephila.io.cryosparc import CryosparcSettings, cryosparc_particles, pose_angles, read_cs
-from nephila.io.mrc import write_stack
+from nephila.io.mrc import write_image, write_stack
 from nephila.optics_groups import ParticleSet
 
 N = 6
@@ -246,3 +246,41 @@ def test_the_command_writes_a_table_that_the_workflow_takes(tmp_path: Path, monk
     assert table["rlnImagePixelSize"].eq(1.31).all()
     result = CliRunner().invoke(main, [*arguments[:6], "--link", "stacks"])
     assert result.exit_code == 2 and "give the folder of the cryoSPARC project" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("ctf/df1_A", np.nan, "particle 3: ctf/df1_A nan is not a finite number"),
+        ("ctf/df2_A", -900.0, "particle 3: ctf/df2_A -900.0 is overfocus"),
+        ("ctf/df_angle_rad", np.inf, "particle 3: ctf/df_angle_rad inf is not"),
+    ],
+)
+def test_defoci_that_make_no_sense_are_refused(tmp_path: Path, field: str, value: float, message: str) -> None:
+    changed = fields()[field].copy()
+    changed[2] = value
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, **{field: changed})
+    if value == -900.0:
+        found = read(tmp_path, CryosparcSettings(allow_overfocus=True), **{field: changed})
+        assert found.particles["rlnDefocusV"].iloc[2] == -900.0
+
+
+def test_optics_beside_a_ctf_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave --optics away"):
+        read(tmp_path, CryosparcSettings(optics=(200.0, 2.0, 0.07)))
+
+
+def test_picks_are_drawn_where_the_micrographs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cs(tmp_path / "p.cs", fields())
+    write_cs(tmp_path / "pass.cs", locations())
+    command = ["import", "cryosparc", "p.cs", "pass.cs", "-o", "given.star", "--root", "project"]
+    (tmp_path / "project").mkdir()
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0 and "no picture of picks" in result.output and not Path("given_picks.png").exists()
+    image = np.random.default_rng(1).normal(size=(400, 600)).astype(np.float32)
+    write_image(tmp_path / "project" / "J2" / "motioncorrected" / "m1.mrc", image, 0.655)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "m1.mrc; look whether they sit" in result.output and Path("given_picks.png").stat().st_size > 5000

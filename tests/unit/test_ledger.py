@@ -107,7 +107,12 @@ def test_a_calibrated_map_is_no_reference():
 
 def test_an_edited_pixel_size_is_refused(tmp_path):
     write_stack(tmp_path / "one.mrcs", np.zeros((2, 24, 24), np.float32), 1.0)
-    assert check_table(particle_set(ONE), tmp_path) == ["one.mrcs: its header states no pixel size (or 1)"]
+    assert check_table(particle_set(ONE), tmp_path) == []
+    far = particle_set(replace(ONE, pixel_size=1.5))
+    assert check_table(far, tmp_path) == ["one.mrcs: its header states no pixel size (or 1)"]
+    # the seed's case: particles of 1.00 A whose table was edited to 0.98
+    with pytest.raises(InputError, match=r"is 0\.98 A/px, the stack one\.mrcs has 1 in its header: never edit"):
+        check_table(particle_set(replace(ONE, pixel_size=0.98)), tmp_path)
     write_stack(tmp_path / "one.mrcs", np.zeros((2, 24, 24), np.float32), 1.02)
     with pytest.raises(InputError, match="never edit the pixel size"):
         check_table(particle_set(ONE), tmp_path)

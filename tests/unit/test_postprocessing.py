@@ -154,6 +154,74 @@ def test_the_worked_example_of_a_relabelled_reference(tmp_path: Path) -> None:
         refuse_relabelled(tmp_path / "map.mrc")
 
 
+@pytest.mark.parametrize("stated", [1.96, 1.99, 2.1])
+def test_a_reference_that_looks_relabelled_is_refused(tmp_path: Path, stated: float) -> None:
+    """What RELION's PostProcess writes with --angpix: the particles' box, nearly their pixel size, and no mark."""
+    source = str(tmp_path / "postprocess.mrc")
+    write_volume(source, MASK, stated)
+    told = f"{stated**2 / 2:.4f} A.*reference.pixel_size: 2.*reference.sampling: resample".replace(".", r"\.", 1)
+    with pytest.raises(InputError, match=told):
+        read_reference(source, None, "trust", 2.0, N)
+    write_volume(source, MASK, 2.0)
+    with pytest.raises(InputError, match="relabelled"):  # the same mistake made in the configuration
+        read_reference(source, stated, "trust", 2.0, N)
+    assert read_reference(source, stated, "resample", 2.0, N)[1] == pytest.approx(stated)
+    assert read_reference(source, None, "trust", 2.0, N)[1] == 2.0
+    # clearly another sampling, or another box, is believed as before
+    assert read_reference(source, None, "trust", 3.0, N)[1] == 2.0
+    assert read_reference(source, stated, "trust", 2.0, N + 2)[1] == pytest.approx(stated)
+
+
+def test_a_map_stays_marked_through_conversion_and_turning(tmp_path: Path) -> None:
+    from nephila.relabelling import relabelling_mark, stated_before
+
+    def convert(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["convert", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    volume = np.random.default_rng(1).normal(size=(16, 16, 16)).astype(np.float32) + MASK[:16, :16, :16]
+    names = [str(tmp_path / name) for name in ("a.mrc", "b.spi", "c.mrc", "d.mrc", "e.mrc", "f.mrc")]
+    write_volume(names[0], volume, 1.96, relabelling_mark(2.0, 1.96))
+    for source, target in zip(names, names[1:3], strict=False):
+        assert "relabelled from 2 to 1.96" in convert(source, target)
+        assert stated_before(target) == (2.0, 1.96)
+    convert(names[2], names[3], "--pixel-size", "2.0")  # what it was
+    assert stated_before(names[3]) is None
+    convert(names[3], names[4], "--pixel-size", "1.96")
+    assert stated_before(names[4]) == (2.0, 1.96)
+    turned = str(tmp_path / "turned.mrc")
+    options = ["--group", "C2", "--resolution", "8", "-o", turned]
+    assert CliRunner().invoke(main, ["symmetry", names[4], *options]).exit_code == 0
+    assert stated_before(turned) == (2.0, 1.96)
+    with pytest.raises(InputError, match="only relabelled from 2 to 1.96"):
+        read_reference(turned, None, "resample", 2.0, 16)
+
+
+def test_setting_a_header_that_states_nothing_or_nonsense_is_no_relabelling(tmp_path: Path) -> None:
+    from nephila.relabelling import mark_for
+
+    path = tmp_path / "a.mrc"
+    write_volume(path, MASK, 1.0)
+    assert not mark_for(path, 0.0, 2.0) and not mark_for(path, 1.0, 2.0) and not mark_for(path, 3.3, 1.65)
+    assert "from 1 to 0.98" in mark_for(path, 1.0, 0.98) and "from 0.54 to 0.51" in mark_for(path, 0.54, 0.51)
+
+
+def test_references_of_classes_must_be_on_the_scale_of_the_particles(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from nephila.classes.maps import frame_references
+    from nephila.relabelling import relabelling_mark
+
+    settings, frame = SimpleNamespace(box=N, pixel_size=2.0), SimpleNamespace(n=N // 2, pixel_size=4.0)
+    for stated, mark in ((1.97, ""), (1.97, relabelling_mark(2.0, 1.97))):
+        write_volume(tmp_path / "a.mrc", MASK, stated, mark)
+        with pytest.raises(InputError, match="relabelled.*as the refinement wrote it"):
+            frame_references([str(tmp_path / "a.mrc")], frame, settings)  # type: ignore[arg-type]
+    write_volume(tmp_path / "a.mrc", MASK, 2.0)
+    assert frame_references([str(tmp_path / "a.mrc")], frame, settings)[0].shape == (N // 2,) * 3  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("pixel_size", "box"), [(2.002, N), (2.0, N + 2)])
 def test_a_reference_of_another_sampling_is_refused_or_trusted(maps: Path, pixel_size: float, box: int) -> None:
     source = str(maps / "half1.mrc")

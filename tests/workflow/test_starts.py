@@ -161,7 +161,7 @@ def test_windows_come_by_micrograph_bright_and_normalised(stacked: pd.DataFrame)
     ("box", "pixel_size", "settings", "named"),
     [
         (18, 4.0, SETTINGS, "particle.box: 16"),
-        (BOX, 4.2, SETTINGS, "input.pixel_size is 4.2"),
+        (BOX, 4.2, SETTINGS, r"input\.pixel_size \(and the table\) is 4\.2"),
         (BOX, 4.0, ExtractionSettings(normalise="noise"), "use ring"),
     ],
 )
