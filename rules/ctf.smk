@@ -145,6 +145,7 @@ if not CONFIG.input.particles:
                 names=lambda wc: PROJECT.names_of(wc.batch),
                 optics=section("optics"),
                 ctf=section("ctf"),
+                pixel_size=CONFIG.input.pixel_size,
                 code=code("import_ctf"),
             message:
                 "Take the CTFs of batch {wildcards.batch} from another program and check them"
