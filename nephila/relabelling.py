@@ -64,24 +64,26 @@ def relabelling_warnings(stated: float, true: float, resolution: float, optics: 
     """What speaks against relabelling a map from `stated` to `true` (A) that reaches `resolution` (A, on the true scale)."""
     if stated == true:
         return []
+    change = true / stated - 1
+    large, fine = abs(change) > LARGEST_CHANGE + 1e-9, resolution < FINEST_RESOLUTION
+    start = f"{stated:g} to {true:g} A/px is a change of {100 * change:+.2f} %, more than {100 * LARGEST_CHANGE:g} %: "
+    if abs(optics.cs_mm) < SMALL_CS:
+        note = f"make sure that it is meant; with Cs {optics.cs_mm:g} mm the fitted defocus absorbs it, the CTF stays right"
+        return [start + note] if large else []
     error = expected_phase_error(stated, true, resolution, optics)
     reason = (
         f"the defocus was fitted at {stated:g} A/px and absorbs the error, Cs ({optics.cs_mm:g} mm) was not and would have to "
         f"be {error.ratio**4:.4f} times that; the CTF's phase is off by up to {error.phase_deg:.1f} degrees at "
         f"{resolution:.2f} A, by {error.refitted_deg:.1f} where the defocus was refitted to there"
     )
-    warnings = []
-    if abs(true / stated - 1) > LARGEST_CHANGE:
-        warnings.append(
-            f"{stated:g} to {true:g} A/px is a change of {100 * (true / stated - 1):+.2f} %, more than "
-            f"{100 * LARGEST_CHANGE:g} %: {reason}. Fit 4th order aberrations and the defocus anew at {stated:g} A/px first"
-        )
-    elif resolution < FINEST_RESOLUTION and abs(optics.cs_mm) >= SMALL_CS:
-        warnings.append(
+    if large:
+        return [f"{start}{reason}. Fit 4th order aberrations and the defocus anew at {stated:g} A/px first"]
+    if fine:
+        return [
             f"the map is finer than {FINEST_RESOLUTION:g} A and Cs is not small: {reason}. If that matters, fit 4th order "
             "aberrations first"
-        )
-    return warnings
+        ]
+    return []
 
 
 def relabelling_mark(stated: float, true: float) -> str:

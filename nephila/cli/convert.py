@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nephila.cli.numbers import PIXEL_SIZE
 from nephila.errors import InputError
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -17,7 +18,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--kind", type=click.Choice(["stack", "volume"]), help="What three dimensions are, where the file is wrong."
 )
-@click.option("--pixel-size", type=click.FloatRange(0.01, 1000), help="Pixel size of the output, A.  [IN's]")
+@click.option("--pixel-size", type=PIXEL_SIZE, help="Pixel size of the output, A.  [IN's]")
 @click.option(
     "--byte-order", type=click.Choice(["little", "big"]), default="little", help="Of a SPIDER output.  [little]"
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nephila.cli.numbers import NUMBER, PIXEL_SIZE, POSITIVE
 from nephila.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ def import_command() -> None:
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 @click.option("-o", "--out", required=True, type=FILE, help="STAR table to write, for input.coordinates.")
 @click.option("--micrographs", required=True, help="Pattern of the micrographs, quoted, as input.micrographs.")
-@click.option("--threshold", type=float, help="Leave out picks of a lower score (crYOLO: confidence, its default 0.3).")
-@click.option("--binning", type=click.IntRange(1), default=1, help="Picks are of micrographs binned by this.  [1]")
 @click.option(
-    "--diameter", type=click.FloatRange(min=0, min_open=True), default=200.0, help="Of the circles drawn, A.  [200]"
+    "--threshold", type=NUMBER, help="Leave out picks of a lower score (crYOLO: confidence, its default 0.3)."
 )
-@click.option("--pixel-size", type=click.FloatRange(0.01, 1000), help="Of the micrographs, A.  [the header's]")
+@click.option("--binning", type=click.IntRange(1), default=1, help="Picks are of micrographs binned by this.  [1]")
+@click.option("--diameter", type=POSITIVE, default=200.0, help="Of the circles drawn, A.  [200]")
+@click.option("--pixel-size", type=PIXEL_SIZE, help="Of the micrographs, A.  [the header's]")
 def coordinates(
     files: tuple[Path, ...],
     out: Path,

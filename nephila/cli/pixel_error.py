@@ -6,16 +6,18 @@ from pathlib import Path
 
 import click
 
+from nephila.cli.numbers import AMPLITUDE_CONTRAST, CS, DEFOCUS, PIXEL_SIZE, POSITIVE, VOLTAGE
+
 
 @click.command("pixel-error", short_help="What a wrong pixel size does to the CTF and the FSC.")
-@click.option("--defocus", type=float, default=5000.0, show_default=True, help="True defocus, A.")
-@click.option("--cs", type=float, default=2.7, show_default=True, help="True spherical aberration, mm.")
-@click.option("--voltage", type=float, default=300.0, show_default=True, help="Acceleration voltage, kV.")
-@click.option("--amplitude-contrast", type=float, default=0.1, show_default=True, help="A fraction.")
-@click.option("--true", "true_size", type=float, default=0.51, show_default=True, help="True pixel size, A.")
-@click.option("--nominal", type=float, default=0.54, show_default=True, help="Pixel size in the tables, A.")
+@click.option("--defocus", type=DEFOCUS, default=5000.0, show_default=True, help="True defocus, A.")
+@click.option("--cs", type=CS, default=2.7, show_default=True, help="True spherical aberration, mm.")
+@click.option("--voltage", type=VOLTAGE, default=300.0, show_default=True, help="Acceleration voltage, kV.")
+@click.option("--amplitude-contrast", type=AMPLITUDE_CONTRAST, default=0.1, show_default=True, help="A fraction.")
+@click.option("--true", "true_size", type=PIXEL_SIZE, default=0.51, show_default=True, help="True pixel size, A.")
+@click.option("--nominal", type=PIXEL_SIZE, default=0.54, show_default=True, help="Pixel size in the tables, A.")
 @click.option(
-    "--fit-to", type=float, default=3.5, show_default=True,
+    "--fit-to", type=POSITIVE, default=3.5, show_default=True,
     help="Finest resolution (A, nominal) that the fit of the defocus uses.",
 )  # fmt: skip
 @click.option(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nephila.cli.numbers import CS, NOT_NEGATIVE, POSITIVE
+
 if TYPE_CHECKING:
     from nephila.pixel_size import Calibration
 
@@ -20,9 +22,11 @@ def pixelsize() -> None:
 
 @pixelsize.command("cs", short_help="From the spherical aberration that the images show.")
 @click.argument("table", metavar="STAR", type=FILE)
-@click.option("--true-cs", type=float, help="The microscope's Cs, mm; without it the table's.")
-@click.option("--true-cs-error", default=0.0, show_default=True, help="Its standard error, mm.")
-@click.option("--voltage-error", default=0.0, show_default=True, help="Standard error of the voltage, percent.")
+@click.option("--true-cs", type=CS, help="The microscope's Cs, mm; without it the table's.")
+@click.option("--true-cs-error", type=NOT_NEGATIVE, default=0.0, show_default=True, help="Its standard error, mm.")
+@click.option(
+    "--voltage-error", type=NOT_NEGATIVE, default=0.0, show_default=True, help="Standard error of the voltage, percent."
+)
 @click.option(
     "--fits",
     type=FILE,
@@ -78,8 +82,8 @@ def _z40_errors(path: Path, required: bool) -> dict[str, float]:
 @pixelsize.command("model", short_help="Of a map, against an atomic model or a map of known scale.")
 @click.argument("volume", metavar="MAP", type=FILE)
 @click.argument("model", metavar="MODEL", type=FILE)
-@click.option("--finest", type=float, help="Finest resolution that counts, A; without it 2.5 pixels.")
-@click.option("--coarsest", default=20.0, show_default=True, help="Coarsest one, A.")
+@click.option("--finest", type=POSITIVE, help="Finest resolution that counts, A; without it 2.5 pixels.")
+@click.option("--coarsest", type=POSITIVE, default=20.0, show_default=True, help="Coarsest one, A.")
 @click.option(
     "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture of the correlation, .png or .svg."
 )
@@ -121,7 +125,7 @@ def from_model(volume: Path, model: Path, finest: float | None, coarsest: float,
 @click.option("--trust-reference", is_flag=True, help="It was resampled to a pixel size near the particles'.")
 @click.option("--map", "maps", multiple=True, type=FILE, help="Further maps of that refinement. May be repeated.")
 @click.option("--micrographs", type=FILE, help="micrographs_ctf.star, to compare pixel sizes with.")
-@click.option("--true-cs", type=float, help="The microscope's Cs, mm: a table with another is refused.")
+@click.option("--true-cs", type=CS, help="The microscope's Cs, mm: a table with another is refused.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it as a STAR file.")
 def ledger(
     source: Path,
@@ -185,6 +189,6 @@ def _known(text: str) -> tuple[str, Calibration]:
         found = Calibration(float(size), float(error) if error else None, "given")
     except ValueError:
         found = Calibration(0.0, None, "")
-    if not equals or not name or not 0.01 <= found.pixel_size <= 1000:
+    if not equals or not name or not 0.01 <= found.pixel_size <= 1000 or not 0 <= (found.error or 0.0) < 1000:
         raise InputError(f"--known {text}: expected GROUP=A or GROUP=A+-E, as in dataset1=0.98+-0.005")
     return name, found

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nephila.cli.numbers import B_FACTOR, CS, NOT_NEGATIVE, NUMBER, PIXEL_SIZE, POSITIVE, VOLTAGE
+
 if TYPE_CHECKING:
     from nephila.postprocessing import Postprocessed
     from nephila.refinement.final import Float32
 
+LARGEST_CHANGE_BY_LABEL = 0.5
+"""Of the pixel size, as a share; beyond it `--angpix` is a slip."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -19,24 +23,30 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("half2", type=FILE)
 @click.option("--mask", type=FILE, help="Soft mask, values 0 to 1, in the half maps' box.")
 @click.option("--auto-mask", is_flag=True, help="Make the mask from the map.")
-@click.option("--mask-threshold", type=float, help="Density above which the map is particle, for --auto-mask.")
-@click.option("--diameter", type=float, help="Of the particle, A: --auto-mask takes nothing beyond it.")
-@click.option("--b-factor", type=float, help="B factor to apply, A^2; negative sharpens.")
+@click.option("--mask-threshold", type=NUMBER, help="Density above which the map is particle, for --auto-mask.")
+@click.option("--diameter", type=POSITIVE, help="Of the particle, A: --auto-mask takes nothing beyond it.")
+@click.option("--b-factor", type=B_FACTOR, help="B factor to apply, A^2; negative sharpens.")
 @click.option("--auto", "automatic", is_flag=True, help="Fit the B factor (Guinier plot) instead.")
 @click.option(
-    "--fit-range", nargs=2, type=float, help="Limits of that fit, A; without it 10 A to the resolution.", metavar="A B"
+    "--fit-range",
+    nargs=2,
+    type=POSITIVE,
+    help="Limits of that fit, A; without it 10 A to the resolution.",
+    metavar="A B",
 )
 @click.option("--mtf", type=FILE, help="STAR file of the detector's MTF; amplitudes are divided by it.")
 @click.option(
-    "--mtf-angpix", type=float, help="Detector pixel size, A, as the particles' table has it; without it the maps'."
+    "--mtf-angpix",
+    type=PIXEL_SIZE,
+    help="Detector pixel size, A, as the particles' table has it; without it the maps'.",
 )
-@click.option("--lowpass", type=float, help="A; without it the resolution at FSC 0.143; 0 for none.")
+@click.option("--lowpass", type=NOT_NEGATIVE, help="A; without it the resolution at FSC 0.143; 0 for none.")
 @click.option(
-    "--angpix", type=float, help="True pixel size, A: writes it into header and tables, nothing is resampled."
+    "--angpix", type=PIXEL_SIZE, help="True pixel size, A: writes it into header and tables, nothing is resampled."
 )
-@click.option("--voltage", default=300.0, show_default=True, help="kV, to judge --angpix by.")
-@click.option("--cs", default=2.7, show_default=True, help="Spherical aberration, mm, to judge --angpix by.")
-@click.option("--seed", default=0, show_default=True, help="Of the random phases.")
+@click.option("--voltage", type=VOLTAGE, default=300.0, show_default=True, help="kV, to judge --angpix by.")
+@click.option("--cs", type=CS, default=2.7, show_default=True, help="Spherical aberration, mm, to judge --angpix by.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random phases.")
 @click.option(
     "-o", "--out", default="postprocess", show_default=True, type=click.Path(path_type=Path),
     help="Beginning of the names: OUT.mrc, OUT_masked.mrc, OUT_mask.mrc, OUT.star, OUT_fsc.png.",
@@ -75,12 +85,19 @@ def postprocess(
         (b_factor is not None and automatic, "--b-factor and --auto: give one of them"),
         (mask is not None and auto_mask, "--mask and --auto-mask: give one of them"),
         (fit_range is not None and not automatic, "--fit-range belongs to --auto"),
-        (angpix is not None and not angpix > 0, f"--angpix {angpix}: must be positive"),
+        (mtf_angpix is not None and mtf is None, "--mtf-angpix belongs to --mtf, which is not given"),
+        (mask_threshold is not None and not auto_mask, "--mask-threshold belongs to --auto-mask, which is not given"),
+        (diameter is not None and not auto_mask, "--diameter belongs to --auto-mask, which is not given"),
     ):
         if wrong:
             raise InputError(text)
     halves, stated = _read_halves(half1, half2)
     pixel_size = angpix or stated
+    if abs(pixel_size / stated - 1) > LARGEST_CHANGE_BY_LABEL:
+        raise InputError(
+            f"--angpix {pixel_size:g}: the half maps have {stated:g} A; so large an error is no matter of calibration, and defoci "
+            "fitted with it mean nothing. Process the images again with the right pixel size"
+        )
     n = len(halves[0])
     window = _mask(mask, auto_mask, halves, stated, mask_threshold, diameter)
     transfer = None if mtf is None else read_mtf(mtf, n, stated, mtf_angpix or stated)

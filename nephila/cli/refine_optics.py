@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
+from nephila.cli.numbers import POSITIVE
+
 if TYPE_CHECKING:
     from nephila.optics_refinement.refine import GroupFit, RefinedOptics
 
@@ -20,7 +22,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--half1", type=FILE, help="Half maps: particles of each half are held against the other one.")
 @click.option("--half2", type=FILE, help="")
 @click.option("--mask", type=FILE, help="Map of a mask, on the maps' grid.")
-@click.option("--diameter", type=float, help="A soft sphere instead, A; of a project its particle's diameter.")
+@click.option("--diameter", type=POSITIVE, help="A soft sphere instead, A; of a project its particle's diameter.")
 @click.option("--trust-reference", is_flag=True, help="The maps were resampled to a pixel size near the particles'.")
 @click.option(
     "--even", is_flag=True, help="Even aberrations to 4th order (Z00, Z20, Z40, 2-fold, 4-fold), by optics group."
@@ -32,10 +34,14 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Defocus of each micrograph or particle.",
 )  # fmt: skip
 @click.option("--astigmatism", is_flag=True, help="Astigmatism with the defocus, of the same unit.")
-@click.option("--reach", default=2000.0, show_default=True, help="How far to look for a defocus, A either way.")
-@click.option("--coarsest", default=20.0, show_default=True, help="Coarsest resolution that counts, A.")
-@click.option("--finest", type=float, help="Finest one, A; without it the half maps' resolution (FSC 0.143).")
-@click.option("--rounds", default=2, show_default=True, help="How often all fits follow each other.")
+@click.option(
+    "--reach", type=POSITIVE, default=2000.0, show_default=True, help="How far to look for a defocus, A either way."
+)
+@click.option("--coarsest", type=POSITIVE, default=20.0, show_default=True, help="Coarsest resolution that counts, A.")
+@click.option("--finest", type=POSITIVE, help="Finest one, A; without it the half maps' resolution (FSC 0.143).")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=2, show_default=True, help="How often all fits follow each other."
+)
 def refine_optics(
     source: Path,
     out: Path,

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import click
 
+from nephila.cli.numbers import POSITIVE
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(short_help="Find the point group of a map, or turn the map to its axes.")
 @click.argument("volume", metavar="MAP", type=FILE)
 @click.option("--group", help="Point group: Cn, Dn, T, O or I. Without it the likely ones are compared.")
-@click.option("--diameter", type=float, help="Sphere that holds the particle, A; without it eight tenths of the box.")
-@click.option("--resolution", default=20.0, show_default=True, help="Details finer than this do not count, A.")
+@click.option(
+    "--diameter", type=POSITIVE, help="Sphere that holds the particle, A; without it eight tenths of the box."
+)
+@click.option(
+    "--resolution", type=POSITIVE, default=20.0, show_default=True, help="Details finer than this do not count, A."
+)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Write the map with its axes where the group has them."
 )

@@ -73,6 +73,8 @@ class OpticsSettings:
             raise InputError(
                 f"frequencies from {self.coarsest:g} to {self.finest:g} A: the first must be the coarser one"
             )
+        if not 0 < self.reach < np.inf:
+            raise InputError(f"reach {self.reach:g} A: how far to look for a defocus must be positive")
         if self.rounds < 1:
             raise InputError(f"{self.rounds} rounds: at least 1")
 
@@ -119,6 +121,7 @@ def refine_optics(
     tell : is told of each fit in one line
     """
     table, groups, fits = particles.particles, [], []
+    _check_nyquist(particles, references.pixel_size, settings.finest, tell)
     for group in particles.optics:
         if not (table["rlnOpticsGroup"] == group.number).any():
             groups.append(group)
@@ -129,6 +132,21 @@ def refine_optics(
         groups.append(fit.group)
         fits.append(fit)
     return RefinedOptics(replace(particles, optics=tuple(groups), particles=table), tuple(fits))
+
+
+def _check_nyquist(particles: ParticleSet, map_pixel_size: float, finest: float, tell: Callable[[str], None]) -> None:
+    """InputError where the finest resolution (A) is beyond the Nyquist limit of the maps or of all images; says where of some."""
+    present = set(particles.particles["rlnOpticsGroup"])
+    limits = {g.name: 2 * (g.pixel_size or 0.0) for g in particles.optics if g.number in present}
+    limit = max(2 * map_pixel_size, min(limits.values(), default=0.0))
+    if finest < limit * (1 - 1e-4):
+        raise InputError(
+            f"frequencies to {finest:g} A: maps and images hold nothing beyond their Nyquist limit, {limit:.4g} A; give that or a "
+            "coarser one (--finest)"
+        )
+    for name, own in limits.items():
+        if finest < own * (1 - 1e-4):
+            tell(f"{name}: fits end at its Nyquist limit, {own:.4g} A")
 
 
 def _refine_group(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -12,7 +13,7 @@ from nephila.cli import main
 from nephila.errors import InputError
 from nephila.io.mrc import read_volume, write_volume
 from nephila.ledger import build_ledger
-from nephila.optics_groups import OpticsGroup, read_particle_set
+from nephila.optics_groups import OpticsGroup, ParticleSet, read_particle_set
 from nephila.optics_refinement.aberrations import even_sums, fit_even, odd_sums
 from nephila.optics_refinement.defocus import fit_defocus
 from nephila.optics_refinement.magnification import from_matrix, transform_defocus
@@ -269,3 +270,39 @@ def test_bad_input(aberrated):
         Observations(
             replace(particles, particles=particles.particles.drop(columns="rlnRandomSubset")), STATED, halves, 20, 3
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["refine-optics", ".", "-o", "o", "--defocus", "particle", "--reach", "-5"], "--reach"),
+        (["refine-optics", ".", "-o", "o", "--even", "--finest", "nan"], "--finest"),
+        (["refine-optics", ".", "-o", "o", "--even", "--rounds", "0"], "--rounds"),
+        (["pixel-error", "--defocus", "nan"], "--defocus"),
+        (["pixel-error", "--cs", "inf"], "--cs"),
+        (["pixel-error", "--nominal", "0"], "--nominal"),
+        (["pixel-error", "--fit-to", "-3"], "--fit-to"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_usage_errors(command: list[str], option: str) -> None:
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and f"'{option}'" in result.output and not isinstance(result.exception, ValueError)
+
+
+def test_nothing_is_fitted_beyond_nyquist() -> None:
+    from nephila.optics_refinement.refine import _check_nyquist
+
+    groups = (
+        OpticsGroup(1, "one", 300, 2.7, 0.1, pixel_size=1.5),
+        OpticsGroup(2, "two", 300, 2.7, 0.1, pixel_size=2.0),
+    )
+    both = ParticleSet(groups, pd.DataFrame({"rlnOpticsGroup": [1, 2]}))
+    told: list[str] = []
+    _check_nyquist(both, 1.5, 3.0, told.append)
+    assert told == ["two: fits end at its Nyquist limit, 4 A"]
+    with pytest.raises(InputError, match=r"2\.5 A.*Nyquist limit, 3 A"):
+        _check_nyquist(both, 1.5, 2.5, told.append)
+    with pytest.raises(InputError, match="Nyquist limit, 4 A"):
+        _check_nyquist(both, 2.0, 3.5, told.append)
+    with pytest.raises(InputError, match="reach -5 A"):
+        OpticsSettings(3.0, defocus="particle", reach=-5)

@@ -114,6 +114,11 @@ def test_expected_phase_error_of_the_worked_example() -> None:
         (1.98, 2.5, 0.01, None),
         (1.98, 2.5, 2.7, "finer than 3 A.*degrees"),
         (1.9, 8.0, 2.7, "-5.00 %.*degrees"),
+        (1.96, 8.0, 2.7, None),  # 2 % is not more than 2 %, either way
+        (2.04, 8.0, 2.7, None),
+        (1.96, 2.5, 2.7, "finer than 3 A"),
+        (1.9599, 8.0, 2.7, "-2.01 %, more than 2 %"),
+        (1.9, 2.5, 0.0, "-5.00 %.*Cs 0 mm the fitted defocus absorbs it"),
     ],
 )
 def test_when_relabelling_is_warned_of(true: float, resolution: float, cs: float, message: str | None) -> None:
@@ -123,6 +128,7 @@ def test_when_relabelling_is_warned_of(true: float, resolution: float, cs: float
     else:
         with pytest.raises(AssertionError, match=message):
             raise AssertionError(found[0])
+        assert cs or "4th order" not in found[0]
 
 
 def test_relabelling_changes_scale_and_header_alone_and_marks_the_map(maps: Path) -> None:
@@ -235,7 +241,16 @@ def test_a_reference_of_another_sampling_is_refused_or_trusted(maps: Path, pixel
     [
         (["--auto", "--b-factor", "-50"], "one of them"),
         (["--fit-range", "10", "5"], "--auto"),
-        (["--angpix", "-1"], "positive"),
+        (["--angpix", "-1"], "'--angpix'"),
+        (["--angpix", "1e9"], "'--angpix'"),
+        (["--angpix", "nan"], "'--angpix'"),
+        (["--angpix", "20"], "no matter of calibration"),
+        (["--b-factor", "nan"], "'--b-factor': nan is not a finite number"),
+        (["--b-factor", "inf"], "'--b-factor'"),
+        (["--lowpass", "-3"], "'--lowpass'"),
+        (["--mtf-angpix", "1.5"], "--mtf-angpix belongs to --mtf"),
+        (["--mask-threshold", "0.1"], "--mask-threshold belongs to --auto-mask"),
+        (["--diameter", "60"], "--diameter belongs to --auto-mask"),
         (["--auto", "--fit-range", "5.2", "5"], "fewer than 3 shells"),
     ],
 )
