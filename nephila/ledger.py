@@ -78,16 +78,20 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """As block `ledger` of a STAR file; numbers that are not known are 0."""
+
+        def plain(text: str) -> str:
+            return text.translate({ord(mark): None for mark in "'\""})  # quotes end a text in a STAR file
+
         columns: dict[str, list[object]] = {
-            "nphFile": [entry.file for entry in self.entries],
-            "nphWhat": [entry.what for entry in self.entries],
+            "nphFile": [plain(entry.file) for entry in self.entries],
+            "nphWhat": [plain(entry.what) for entry in self.entries],
             "nphNominalPixelSize": [entry.nominal for entry in self.entries],
             "nphRelativePixelSize": [entry.relative or 0.0 for entry in self.entries],
             "nphEffectivePixelSize": [entry.effective or 0.0 for entry in self.entries],
             "nphCalibratedPixelSizeLow": [entry.low or 0.0 for entry in self.entries],
             "nphCalibratedPixelSizeHigh": [entry.high or 0.0 for entry in self.entries],
             "nphCalibratedPixelSizeError": [entry.error or 0.0 for entry in self.entries],
-            "nphHow": [entry.how for entry in self.entries],
+            "nphHow": [plain(entry.how) for entry in self.entries],
         }
         return pd.DataFrame(columns)
 
@@ -135,7 +139,7 @@ def build_ledger(
             if entry.low is not None and entry.high is not None:
                 micrographs = replace(micrographs, low=entry.low * scale, high=entry.high * scale)
             entries.append(micrographs)
-    entries.append(Entry(path, "map on the reference's grid", grid, how, low=low, high=high, error=error))
+    entries.append(Entry(path, "map on the grid of the reference", grid, how, low=low, high=high, error=error))
     entries += [_map_entry(str(one), grid, low, high) for one in maps]
     notes = [
         f"optics group {group.name}: magnification is {value:.2f} % anisotropic along {angle:.1f} degrees; its mean is used"

@@ -22,6 +22,7 @@ rule summary:
         mask=RESULT_MASK if CONFIG.truth.map else [],
     output:
         "results/summary.json",
+        ledger="results/refinement/ledger.star",
         **(
             {"fsc": "results/refinement/fsc_truth.star", "figure": "results/refinement/figures/fsc_truth.png"}
             if CONFIG.truth.map
@@ -38,6 +39,8 @@ rule summary:
         truth=section("truth"),
         refinement=PROJECT.result_settings,
         optics=section("optics"),
+        input=section("input"),
+        reference=section("reference"),
         name=CONFIG.project.name,
         micrograph_pixel_size=CONFIG.input.pixel_size,
         code=code("summary"),

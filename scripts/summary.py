@@ -7,6 +7,7 @@ from nephila.io.atomic import write_text
 from nephila.io.mrc import read_volume
 from nephila.io.tables import read_blocks, read_table, write_table
 from nephila.job import start_job
+from nephila.project_ledger import project_ledger
 from nephila.refinement.findings import doubts
 from nephila.refinement.merge import load_mask
 from nephila.refinement.settings import IterationSettings
@@ -59,6 +60,10 @@ with start_job(snakemake) as job:  # noqa: F821
             write_table(job.output.fsc, table, kind="fsc", comment="FSC with the true map.")
             halves = final_curves(read_table(job.input.fsc, kind="fsc"))
             plot_fsc({**halves, **curves}, job.output.figure, pixel_size=settings.pixel_size, box=settings.box)
+    ledger = project_ledger(".", job.params.input, job.params.reference, search=False)
+    write_table(
+        job.output.ledger, ledger.table(), block="ledger", comment="Pixel sizes; nephila pixelsize ledger tells more."
+    )
     summary["doubts"] = doubts(read_table(job.input.checks, kind="checks"))
     summary["cost"] = cost_by_stage("logs")
     summary["versions"] = versions()

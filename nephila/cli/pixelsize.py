@@ -138,8 +138,8 @@ def ledger(
     out: Path | None,
 ) -> None:
     """Say for each file of a refinement which pixel size it states, which it really has, and how that is known. STAR are its
-    particles with their optics groups and magnifications; of a PROJECT those of its finished refinement, with its
-    maps. Combinations that would go wrong are refused.
+    particles with their optics groups and magnifications; of a PROJECT those of its finished refinement, with its maps and masks,
+    the reference that it was given, and maps of its box in its folder. Combinations that would go wrong are refused.
     """
     from nephila.io.mrc import read_volume
     from nephila.io.tables import read_blocks, write_blocks
@@ -147,9 +147,9 @@ def ledger(
     from nephila.optics_groups import read_optics, read_particle_set
 
     results = source / "results" / "refinement"
+    whole = source.is_dir() and reference is None and not maps
     if source.is_dir():
         reference = reference or results / "map.mrc"
-        maps = maps or tuple(results / f"half{half}.mrc" for half in (1, 2))
     particles = read_particle_set(results / "particles.star" if source.is_dir() else source)
     calibrated = dict(_known(text) for text in known)
     notes = check_table(particles, source if source.is_dir() else source.parent)
@@ -163,15 +163,22 @@ def ledger(
     if reference is not None:
         stated = (str(reference), read_volume(reference)[1])
         check_reference(particles, *stated, calibrated, trust=trust_reference)
-    found = build_ledger(particles, calibrated, reference=stated, maps=maps)
-    click.echo(f"{'nominal':>9} {'relative':>9} {'effective':>9} {'calibrated':>17}  what, how")
+    if whole:
+        from nephila.config import load_config
+        from nephila.project_ledger import project_ledger
+
+        config = load_config(source / "config.yaml")
+        found = project_ledger(source, config.input.model_dump(), config.reference.model_dump(), calibrated)
+    else:
+        found = build_ledger(particles, calibrated, reference=stated, maps=maps)
+    click.echo(f"{'nominal':>9} {'relative':>9} {'effective':>9} {'calibrated':>17}  what (file): how")
     for entry in found.entries:
         numbers = [
             f"{value:9.4f}" if value else f"{'-':>9}" for value in (entry.nominal, entry.relative, entry.effective)
         ]
         size = entry.calibrated
         text = "-" if entry.low is None else f"{size:.4f}" if size else f"{entry.low:.4f} to {entry.high:.4f}"
-        click.echo(f"{' '.join(numbers)} {text:>17}  {entry.what}: {entry.how}")
+        click.echo(f"{' '.join(numbers)} {text:>17}  {entry.what} ({entry.file}): {entry.how}")
     for note in (*notes, *found.notes):
         click.echo(f"note: {note}", err=True)
     if out is not None:

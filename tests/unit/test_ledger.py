@@ -10,12 +10,15 @@ import pytest
 from click.testing import CliRunner
 
 from nephila.cli import main
+from nephila.config import load_config
 from nephila.errors import InputError
 from nephila.io.mrc import write_stack, write_volume
-from nephila.io.tables import write_blocks
+from nephila.io.tables import read_blocks, write_blocks
 from nephila.ledger import build_ledger, check_cs, check_micrographs, check_reference, check_table, expected_map
 from nephila.optics_groups import OpticsGroup, ParticleSet, write_particle_set
 from nephila.pixel_size import Calibration, expected_magnification
+from nephila.project_ledger import project_ledger
+from nephila.relabelling import relabelling_mark
 
 
 def group(number, name, pixel_size, magnification=1.0, **options):
@@ -53,7 +56,7 @@ def test_a_map_made_on_a_relabelled_reference():
 def test_mixture_of_two_groups():
     found = rows(build_ledger(particle_set(ONE, TWO), given(one=1.0, two=0.9)))
     assert found["optics group two"].effective == pytest.approx(0.947, abs=5e-4)
-    mixed = found["map on the reference's grid"]
+    mixed = found["map on the grid of the reference"]
     assert (mixed.low, mixed.high, mixed.calibrated) == (pytest.approx(0.947, abs=5e-4), pytest.approx(1.0), None)
 
 
@@ -69,7 +72,7 @@ def test_one_known_size_tells_the_others(known):
     assert found["optics group two"].relative == pytest.approx(0.9091, abs=5e-5)
     assert found["optics group two"].calibrated == pytest.approx(0.900, abs=1e-4)
     assert found["optics group one"].calibrated == pytest.approx(1.0, abs=1e-4)
-    assert found["map on the reference's grid"].calibrated == pytest.approx(0.99, abs=1e-4)
+    assert found["map on the grid of the reference"].calibrated == pytest.approx(0.99, abs=1e-4)
 
 
 def test_nothing_known_is_said():
@@ -159,3 +162,47 @@ def test_tables_of_micrographs_are_not_joined(tmp_path):
     command = ["join", str(tmp_path / "a.star"), str(tmp_path / "b.star"), "-o", str(tmp_path / "c.star")]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2 and "must not be merged" in result.output
+
+
+def test_the_ledger_of_a_project_has_a_row_for_every_file(tmp_path):
+    """Reference, maps, masks and postprocessed maps, marked or not; pixel sizes follow from one that is known."""
+    results = tmp_path / "results" / "refinement"
+    write_particle_set(results / "particles.star", particle_set(replace(ONE, original_pixel_size=0.5)))
+    write_stack(tmp_path / "one.mrcs", np.zeros((2, 24, 24), np.float32), 1.0)
+    volume = np.random.default_rng(1).normal(size=(24, 24, 24)).astype(np.float32)
+    for name in ("map", "half1", "half2", "map_filtered", "mask"):
+        write_volume(results / f"{name}.mrc", volume, 1.0)
+    write_volume(tmp_path / "reference.mrc", np.zeros((30, 30, 30), np.float32), 1.5)
+    write_volume(tmp_path / "results" / "project" / "reference_volume.mrc", volume, 1.0)
+    write_volume(tmp_path / "post.mrc", volume, 0.98, relabelling_mark(1.0, 0.98))
+    write_volume(tmp_path / "relion" / "post.mrc", volume, 0.98)
+    write_volume(tmp_path / "relion" / "copy.mrc", volume, 1.0)
+    write_volume(tmp_path / "relion" / "other.mrc", np.zeros((16, 16, 16), np.float32), 0.98)
+    (tmp_path / "relion" / "text.mrc").write_text("no map")
+    (tmp_path / "config.yaml").write_text("input: {micrographs: 'm/*.mrc', pixel_size: 0.5, decimate: 2}\n")
+    out = tmp_path / "ledger.star"
+    done = CliRunner().invoke(main, ["pixelsize", "ledger", str(tmp_path), "--known", "one=0.98", "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    table = read_blocks(out)["ledger"].set_index("nphFile")
+    made = ("particles.star", "map.mrc", "half1.mrc", "half2.mrc", "map_filtered.mrc", "mask.mrc")
+    assert set(table.index) == {
+        "m/*.mrc", "reference.mrc", "post.mrc", "relion/post.mrc", "relion/copy.mrc", "results/project/reference_volume.mrc",
+        *(f"results/refinement/{name}" for name in made),
+    }  # fmt: skip
+    size = table["nphCalibratedPixelSizeLow"]
+    for name in ("results/refinement/map.mrc", "results/refinement/mask.mrc", "post.mrc", "relion/copy.mrc"):
+        assert size[name] == pytest.approx(0.98)
+    assert size["reference.mrc"] == size["relion/post.mrc"] == 0
+    assert (
+        table.loc["reference.mrc", "nphNominalPixelSize"] == 1.5
+        and "resampled to 24 px" in table.loc["reference.mrc", "nphHow"]
+    )
+    assert table.loc["post.mrc", "nphHow"] == "relabelled from 1 A/px: never to be used as a reference"
+    assert "looks relabelled" in table.loc["relion/post.mrc", "nphHow"]
+    own = project_ledger(
+        tmp_path,
+        load_config(tmp_path / "config.yaml").input.model_dump(),
+        {"volume": None, "pixel_size": None},
+        search=False,
+    )
+    assert not [entry.file for entry in own.entries if "post" in entry.file]

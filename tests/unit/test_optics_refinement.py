@@ -170,7 +170,7 @@ def test_magnifications_of_the_example_are_found(tmp_path):
     }
     assert entries["optics group two"].relative == pytest.approx(0.9091, abs=3e-4)
     assert entries["optics group two"].calibrated == pytest.approx(0.900, abs=5e-4)
-    assert entries["map on the reference's grid"].calibrated == pytest.approx(0.99, abs=5e-4)
+    assert entries["map on the grid of the reference"].calibrated == pytest.approx(0.99, abs=5e-4)
 
 
 @pytest.mark.parametrize(("unit", "spread", "limit"), [("particle", 250.0, 60.0), ("micrograph", 0.0, 30.0)])

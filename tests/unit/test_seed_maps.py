@@ -80,6 +80,6 @@ def test_a_second_group_of_a_wrong_pixel_size_lies_in_the_map_at_0_947() -> None
     )
     known = {"one": Calibration(1.0, None, "given"), "two": Calibration(0.9, None, "given")}
     entries = build_ledger(ParticleSet(groups, pd.DataFrame({"rlnOpticsGroup": [1, 2]})), known).entries
-    low, high = next((e.low, e.high) for e in entries if e.what == "map on the reference's grid")
+    low, high = next((e.low, e.high) for e in entries if e.what == "map on the grid of the reference")
     assert low == pytest.approx(0.947, abs=5e-4) and high == 1.0
     assert low < mixed < high

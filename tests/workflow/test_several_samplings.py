@@ -57,7 +57,7 @@ def write_set(folder: Path, name: str, seed: int) -> None:
 
 
 def write_project(folder: Path) -> np.ndarray:
-    """A project of both sets; returns the true map on the reference's grid."""
+    """A project of both sets; returns the true map on the grid of the reference."""
     folder.mkdir()
     for seed, name in enumerate(SETS, 1):
         write_set(folder, name, seed)
