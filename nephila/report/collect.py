@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from nephila.config import Config
-from nephila.io.tables import read_blocks
+from nephila.io.tables import Blocks, read_blocks
 from nephila.run_records import Record, read_records
 
 NOT_COUNTED = frozenset({"report"})
@@ -40,6 +40,7 @@ TABLES = {
     "fsc": ("refinement/fsc.star", "fsc"),
     "truth_fsc": ("refinement/fsc_truth.star", "fsc"),
     "particles": ("refinement/particles.star", "particles"),
+    "optics": ("refinement/particles.star", "optics"),
     "checks": ("refinement/checks.star", "checks"),
 }
 """Tables by name: file under results/, and block."""
@@ -101,10 +102,11 @@ def collect(folder: str | Path, config: Config) -> Run:
     """Read a project's results."""
     top = Path(folder)
     tables = {}
+    files: dict[Path, Blocks] = {}
     for name, (path, block) in TABLES.items():
         where = top / "results" / path
         if where.is_file():
-            blocks = read_blocks(where)
+            blocks = files[where] if where in files else files.setdefault(where, read_blocks(where))
             tables[name] = blocks[block] if block in blocks else next(iter(blocks.values()))
     if "fits" in tables:
         tables.setdefault("micrographs", tables["fits"])  # a run of a version that knew no defoci by hand

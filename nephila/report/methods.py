@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nephila.defocus_by_hand import REASON as BY_HAND
-from nephila.report.collect import Run
+from nephila.report.collect import Run, rows_of
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,33 @@ def _data(run: Run, cite: Citations) -> list[str]:
     pixel = f"{config.input.pixel_size:g} Å per pixel"
     binned = f", averaged {config.input.decimate} x {config.input.decimate}" if config.input.decimate > 1 else ""
     what = f"{given['given']} micrographs" if given else "Micrographs"
+    if config.input.optics_groups == "several":
+        return [*sentences, _optics_groups(run, what), _ctf(run, cite), _groups(run)]
     sentences.append(
         f"{what} ({pixel}{binned}) taken at {optics.voltage_kv:g} kV (spherical aberration {optics.cs_mm:g} mm) were used, with "
         f"an amplitude contrast of {optics.amplitude_contrast:g}"
         + (f" and a phase shift of {optics.phase_shift_deg:g} degrees." if optics.phase_shift_deg else ".")
     )
     return [*sentences, _ctf(run, cite), _groups(run)]
+
+
+def _optics_groups(run: Run, what: str) -> str:
+    """Optics and sampling of each group, where there are several; without a table yet only that there are."""
+    config, table = run.config, run.table("optics")
+    phase = config.optics.phase_shift_deg
+    shift = f" The phase shift was {phase:g} degrees." if phase else ""
+    grid = f"on the grid of the map ({config.box} pixels of {config.pixel_size:g} Å)"
+    columns = {"rlnImagePixelSize", "rlnImageSize", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"}
+    if table is None or not columns <= set(table.columns):
+        return f"{what} of several optics groups were used, each compared with the reference {grid} at its own sampling.{shift}"
+    names = table.get("rlnOpticsGroupName", table["rlnOpticsGroup"].map("group {}".format))
+    groups = [
+        f"{name} ({row.rlnImageSize:g} pixels of {row.rlnImagePixelSize:g} Å, {row.rlnVoltage:g} kV, spherical aberration "
+        f"{row.rlnSphericalAberration:g} mm, amplitude contrast {row.rlnAmplitudeContrast:g})"
+        for name, row in zip(names, rows_of(table), strict=True)
+    ]
+    number = f"{len(groups)} optics groups" if len(groups) > 1 else "one optics group"
+    return f"{what} of {number} were used, each at its own sampling {grid}: {'; '.join(groups)}.{shift}"
 
 
 def _ctf(run: Run, cite: Citations) -> str:

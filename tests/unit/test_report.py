@@ -430,6 +430,24 @@ def test_methods_cite_in_order_and_say_what_was_done(sound):
     assert "against one reference" in " ".join(shared) and "rotational average" in " ".join(shared)
 
 
+def test_methods_state_each_optics_group(sound):
+    several = settings(input={"particles": "p.star", "optics_groups": "several", "pixel_size": 2.0})
+    text = " ".join(methods_text(replace(sound, config=several))[0])
+    assert "several optics groups" in text and "300 kV" not in text
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": [1, 2], "rlnOpticsGroupName": ["fine", "coarse"], "rlnImagePixelSize": [2.0, 2.3],
+            "rlnImageSize": [56, 50], "rlnVoltage": [300.0, 200.0], "rlnSphericalAberration": [2.7, 1.4],
+            "rlnAmplitudeContrast": [0.1, 0.07],
+        }
+    )  # fmt: skip
+    text = " ".join(methods_text(replace(sound, config=several, tables=sound.tables | {"optics": optics}))[0])
+    assert "2 optics groups" in text
+    assert "fine (56 pixels of 2 Å, 300 kV, spherical aberration 2.7 mm, amplitude contrast 0.1)" in text
+    assert "coarse (50 pixels of 2.3 Å, 200 kV, spherical aberration 1.4 mm, amplitude contrast 0.07)" in text
+    assert "300 kV" in " ".join(methods_text(sound)[0])
+
+
 def test_references_have_an_identifier_each():
     identifiers = [reference.doi for reference in REFERENCES.values()]
     assert len(set(identifiers)) == len(identifiers)
