@@ -15,6 +15,7 @@ import scipy.fft
 
 from nephila.errors import InputError
 from nephila.fourier import rfft2
+from nephila.micrograph_repair import CONSTANT, MOSTLY_DEAD, level_and_spread, repair_micrograph
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -181,41 +182,18 @@ def choose_tile(shape: tuple[int, ...], pixel_size: float, settings: SpectrumSet
 
 
 def repair(image: Float32, clip_sigma: float) -> tuple[Float32, float, str | None]:
-    """Replace dead rows, dead columns and hot pixels; returns the image, the share of pixels replaced, and a problem or None."""
-    sample = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]
-    centre = float(np.median(sample))
-    low, high = np.percentile(sample, [15.87, 84.13])
-    spread = 0.5 * float(high - low)
-    if spread <= 1e-6 * max(1.0, abs(centre)):
-        spread = float(image.std(dtype=np.float64))
-    if spread <= 1e-6 * max(1.0, abs(centre)):
-        return np.zeros_like(image), 1.0, "the micrograph is constant"
-    image = image - np.float32(centre)
-    hot = np.abs(image) > np.float32(clip_sigma * spread)
-    share = float(hot.mean())
-    if share > 0:
-        image[hot] = 0
-    for axis in (0, 1):
-        dead = _dead_lines(image, axis)
-        if dead.any() and not dead.all():
-            good, bad = np.flatnonzero(~dead), np.flatnonzero(dead)
-            source = good[np.clip(np.searchsorted(good, bad), 0, len(good) - 1)]
-            if axis == 0:
-                image[:, bad] = image[:, source]
-            else:
-                image[bad] = image[source]
-        share += float(dead.mean())
-    problem = "more than half of the micrograph is dead or saturated" if share > 0.5 else None
-    return image, float(min(share, 1.0)), problem
-
-
-def _dead_lines(image: Float32, axis: int) -> npt.NDArray[np.bool_]:
-    """Columns (axis 0) or rows (axis 1) without contrast, or far away in mean level from the others."""
-    thinned = image[::4] if axis == 0 else image[:, ::4]
-    mean, std = thinned.mean(axis=axis), thinned.std(axis=axis)
-    typical = np.median(std[std > 1e-6 * std.max()]) if std.any() else 0.0
-    level = np.median(np.abs(mean - np.median(mean)))
-    return (std < 0.05 * typical) | (std > 20 * typical) | (np.abs(mean - np.median(mean)) > 8 * typical + 20 * level)
+    """The mended micrograph less its median, 0 where it is beyond `clip_sigma` deviations (dirt too); the share of pixels
+    replaced, and a problem or None."""
+    mended = repair_micrograph(image)
+    if mended.problem == CONSTANT:
+        return np.zeros_like(image), 1.0, CONSTANT
+    centre, spread = level_and_spread(mended.image)
+    data = mended.image - np.float32(centre)
+    beyond = np.abs(data) > np.float32(clip_sigma * spread)
+    share = mended.replaced + float(beyond.mean())
+    if beyond.any():
+        data[beyond] = 0
+    return data, float(min(share, 1.0)), mended.problem or (MOSTLY_DEAD if share > 0.5 else None)
 
 
 def _origins(side: int, tile: int, border: float) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ from nephila.extraction import ExtractedParticles, ExtractionSettings, extract_p
 from nephila.io.mrc import stack_writer
 from nephila.job import Progress, logger
 from nephila.micrograph_input import image_coordinates, read_input
+from nephila.micrograph_repair import repair_micrograph
 from nephila.noise_windows import NoiseSettings, find_noise_windows
 from nephila.particle_images import image_name
 from nephila.window_evidence import window_evidence
@@ -85,7 +86,7 @@ def extract_batch(
             continue
         places = image_coordinates(mine[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(), input_settings)
         try:
-            cut = extract_particles(micrograph.image, places, box, cut_pixel_size, settings, noise)
+            cut = extract_particles(_mended(name, micrograph.image), places, box, cut_pixel_size, settings, noise)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         _report(name, cut)
@@ -103,6 +104,24 @@ def extract_batch(
             memory[first : first + len(part)] = part
             first += len(part)
     return table.assign(rlnImageName=[image_name(i, stack) for i in range(len(table))])
+
+
+def _mended(name: str, image: Float32) -> Float32:
+    """The micrograph without its detector's faults; as it is, with a line in the log, where it cannot be mended."""
+    if not np.isfinite(image).all():
+        return image
+    mended = repair_micrograph(image)
+    if mended.problem is not None:
+        logger.warning("%s: %s: windows are cut as it is", name, mended.problem)
+        return image
+    if mended.image is not image:
+        logger.info(
+            "%s: %.2g %% of the pixels replaced, %d rows and columns freed of stripes",
+            name,
+            100 * mended.replaced,
+            mended.striped,
+        )
+    return mended.image
 
 
 def _report(name: str, cut: ExtractedParticles) -> None:
@@ -157,7 +176,7 @@ def choose_noise(
         except InputError as error:
             logger.warning("%s", error)
             continue
-        found = find_noise_windows(micrograph.image, box, NoiseSettings())
+        found = find_noise_windows(_mended(name, micrograph.image), box, NoiseSettings())
         windows.append(found.windows)
         rows.append(
             pd.DataFrame(

@@ -1,4 +1,4 @@
-"""A micrograph made ready for picking: outliers clipped, plane removed, binned by Fourier cropping."""
+"""A micrograph made ready for picking: mended, outliers clipped, plane removed, binned by Fourier cropping."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from nephila.errors import InputError
 from nephila.fast_sides import fast_side
 from nephila.fourier import irfft2, rfft2
+from nephila.micrograph_repair import repair_micrograph
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -31,7 +32,7 @@ class BinnedMicrograph:
 
 
 def check_micrograph(image: npt.ArrayLike, pixel_size: float, diameter: float) -> Float32:
-    """The micrograph as a contiguous float32 array; InputError where it cannot be picked."""
+    """The micrograph as a contiguous float32 array, mended (`repair_micrograph`); InputError where it cannot be picked."""
     data = np.ascontiguousarray(image, dtype=np.float32)
     if data.ndim != 2:
         raise InputError(f"a micrograph needs two dimensions, this one has the shape {data.shape}")
@@ -53,7 +54,10 @@ def check_micrograph(image: npt.ArrayLike, pixel_size: float, diameter: float) -
     if not np.isfinite(data.sum(dtype=np.float64)):
         count = int(np.count_nonzero(~np.isfinite(data)))
         raise InputError(f"{count} of {data.size} pixels are NaN or infinite: repair the micrograph or leave it out")
-    return data
+    mended = repair_micrograph(data)
+    if mended.problem is not None:
+        raise InputError(f"{mended.problem} ({int(data.size * mended.replaced)} of {data.size} px): leave it out")
+    return mended.image
 
 
 def centre_and_spread(values: npt.NDArray[np.floating]) -> tuple[float, float]:
