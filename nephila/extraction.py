@@ -28,9 +28,7 @@ class ExtractionSettings:
     to that of a noise window) or "none"; ramp: whether a plane fitted to the background is removed; dust_sigma:
     pixels beyond this many standard deviations are replaced by noise (0: none); invert: contrast is turned around;
     new_box: side after binning by Fourier cropping (None: not binned); shift_to_centre: whether the sub-pixel rest
-    is shifted away rather than recorded; edge: "refuse" windows that reach beyond the micrograph, or "pad" them with
-    the mean of what there is; least_inside: the share of a padded window that must lie inside; seed: of the noise
-    that replaces dust.
+    is shifted away (by phases) rather than recorded; seed: of the noise that replaces dust.
     """
 
     radius: float | None = None
@@ -40,15 +38,12 @@ class ExtractionSettings:
     invert: bool = False
     new_box: int | None = None
     shift_to_centre: bool = False
-    edge: Literal["refuse", "pad"] = "refuse"
-    least_inside: float = 0.7
     dtype: Literal["float32", "float16"] = "float32"
     seed: int = 1
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("normalise", self.normalise, ("ring", "noise", "none")),
-            ("edge", self.edge, ("refuse", "pad")),
             ("dtype", self.dtype, ("float32", "float16")),
         ):
             if value not in known:
@@ -109,10 +104,7 @@ def extract_particles(
     rest = centres - nearest
     windows, inside = _cut(data, nearest, box)
     reasons = np.full(len(centres), "none", dtype=object)
-    if options.edge == "refuse":
-        reasons[inside < 1] = TOO_CLOSE
-    else:
-        reasons[inside < options.least_inside] = TOO_CLOSE
+    reasons[~inside] = TOO_CLOSE
     good = reasons == "none"
     deviation = windows.std(axis=(1, 2), dtype=np.float64)
     reasons[good & ~(deviation > 0)] = "constant window"
@@ -189,23 +181,14 @@ def _check_range(windows: Float32, dtype: str) -> None:
         )
 
 
-def _cut(data: Float32, centres: npt.NDArray[np.int64], box: int) -> tuple[Float32, Float64]:
-    """Windows [m, box, box] about pixels (x, y), filled by the mean of their inner part, and the share that lies
-    inside."""
+def _cut(data: Float32, centres: npt.NDArray[np.int64], box: int) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    """Windows [m, box, box] about pixels (x, y), and whether each lies inside; 0 where it does not."""
     windows = np.zeros((len(centres), box, box), dtype=np.float32)
-    share = np.zeros(len(centres))
-    ny, nx = data.shape
-    for i, (x, y) in enumerate(centres):
-        y0, x0 = int(y) - box // 2, int(x) - box // 2
-        a, b, c, d = max(y0, 0), min(y0 + box, ny), max(x0, 0), min(x0 + box, nx)
-        if a >= b or c >= d:
-            continue
-        part = data[a:b, c:d]
-        share[i] = part.size / box**2
-        if share[i] < 1:
-            windows[i] = part.mean(dtype=np.float64)
-        windows[i, a - y0 : b - y0, c - x0 : d - x0] = part
-    return windows, share
+    x0, y0 = (centres - box // 2).T
+    inside = (x0 >= 0) & (y0 >= 0) & (x0 + box <= data.shape[1]) & (y0 + box <= data.shape[0])
+    for i in np.flatnonzero(inside):
+        windows[i] = data[y0[i] : y0[i] + box, x0[i] : x0[i] + box]
+    return windows, np.asarray(inside)
 
 
 def _noise_window(noise: npt.ArrayLike | None, box: int, new_box: int | None) -> Float32:
@@ -217,70 +200,6 @@ def _noise_window(noise: npt.ArrayLike | None, box: int, new_box: int | None) ->
     if window.shape != (box, box):
         raise InputError(f"the noise window has the shape {window.shape}, the box is {box}: make it with the same box")
     return fourier_resize_image(window, new_box) if new_box is not None and new_box != box else window
-
-
-def centre_by_rotational_average(
-    image: npt.ArrayLike, coordinates: npt.ArrayLike, box: int, rounds: int = 20, tolerance: float = 0.25
-) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Centre picks on their own rotational averages, as SPIDER's `pick` does (for picks by a blob).
-
-    Each window is correlated with its rotational average, moved by the shift of the correlation's maximum, cut
-    again, and so on until it stands still. A pick that would move by more than box / 4 from where it was stays there
-    and is marked.
-
-    Parameters
-    ----------
-    image : [ny, nx]; coordinates : [m, 2] (x, y), px; tolerance : px, a smaller move ends the rounds
-
-    Returns
-    -------
-    coordinates [m, 2], and bool [m], True where the pick was centred
-    """
-    data, start = _checked(image, coordinates, box, 1.0, ExtractionSettings())
-    centres, moving = start.copy(), np.ones(len(start), dtype=bool)
-    axis = np.arange(box) - box // 2
-    radius = np.hypot(axis[:, None], axis[None, :])
-    ring = np.minimum(np.rint(radius).astype(np.int64), box // 2).ravel()
-    # Less the mean beyond the box's inner circle, with a soft edge: neighbours in the corners would pull
-    taper = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35 * box) / (0.13 * box), 0, 1))
-    counts = np.bincount(ring)
-    lost = np.zeros(len(start), dtype=bool)
-    for _ in range(rounds):
-        active = np.nonzero(moving)[0]
-        if not len(active):
-            break
-        nearest = np.floor(centres[active] + 0.5).astype(np.int64)
-        windows = _cut(data, nearest, box)[0]
-        windows = (windows - windows.mean(axis=(1, 2), keepdims=True)) * taper.astype(np.float32)
-        for i, window in zip(active, windows, strict=True):
-            average = (np.bincount(ring, window.ravel()) / counts)[ring].reshape(box, box).astype(np.float32)
-            shift = _best_shift(window, average, box // 4)
-            target = np.floor(centres[i] + 0.5) + shift
-            if np.hypot(*(target - start[i])) > box / 4:
-                lost[i], moving[i] = True, False
-                centres[i] = start[i]
-                continue
-            moving[i] = bool(np.hypot(*shift) > max(tolerance, 0.5))
-            centres[i] = target
-    return centres, ~lost
-
-
-def _best_shift(window: Float32, average: Float32, reach: int) -> Float64:
-    """(x, y) of the maximum of the correlation of `window` with `average`, by a parabola, within +-reach px."""
-    box = window.shape[0]
-    correlation = centred_irfft2(centred_rfft2(window) * np.conj(centred_rfft2(average)), box)
-    c, r = box // 2, max(min(reach, box // 2 - 2), 1)
-    part = correlation[c - r : c + r + 1, c - r : c + r + 1]
-    y, x = np.unravel_index(int(part.argmax()), part.shape)
-    y, x = int(y) + c - r, int(x) + c - r
-    offsets = []
-    for low, mid, high in (
-        (correlation[y, x - 1], correlation[y, x], correlation[y, x + 1]),
-        (correlation[y - 1, x], correlation[y, x], correlation[y + 1, x]),
-    ):
-        curve = float(low - 2 * mid + high)
-        offsets.append(float(np.clip(0.5 * (low - high) / curve, -0.5, 0.5)) if curve < 0 else 0.0)
-    return np.array([x - c + offsets[0], y - c + offsets[1]])
 
 
 def lowpass_windows(stack: npt.ArrayLike, defocus: float, high_defocus: float = 20000.0) -> Float32:

@@ -71,6 +71,37 @@ def renumber(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def reasons_left_out(
+    picked: pd.DataFrame, selected: pd.DataFrame, without_window: pd.DataFrame, good: pd.DataFrame, distance: float
+) -> pd.DataFrame:
+    """The picks that were not selected, each with the reason.
+
+    Parameters
+    ----------
+    picked, selected : with rlnMicrographName and nphParticleNumber
+    without_window : picks of which no window was cut, with nphReason
+    good : windows with nphKeep (0: left out) and nphReason
+    distance : A, of which the better of two stays
+
+    Returns
+    -------
+    rlnMicrographName, nphParticleNumber, coordinates where there are some, and nphReason, in the order of `picked`
+    """
+    found = dict.fromkeys(_keys(selected, "the selected particles"), "")
+    reasons = {
+        key: "dropped by the user" if text == "none" else text
+        for key, keep, text in zip(_keys(good), good["nphKeep"], good["nphReason"].astype(str), strict=True)
+        if not int(keep)
+    }
+    reasons |= dict(zip(_keys(without_window), without_window["nphReason"].astype(str), strict=True))
+    near = f"nearer than {distance:.4g} A to a better one"
+    keys = _keys(picked, "the picks")
+    which = [i for i, key in enumerate(keys) if key not in found]
+    columns = ["rlnMicrographName", "nphParticleNumber", "rlnCoordinateX", "rlnCoordinateY"]
+    out = picked.iloc[which][[name for name in columns if name in picked.columns]].reset_index(drop=True)
+    return out.assign(nphReason=pd.Series([reasons.get(keys[i], near) for i in which], dtype=object))
+
+
 def percent_selected(picked: pd.DataFrame, selected: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How many of the picked particles were selected.
 

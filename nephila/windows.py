@@ -22,6 +22,8 @@ from nephila.window_evidence import window_evidence
 
 Float32 = npt.NDArray[np.float32]
 OWN_DEFOCUS = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
+LEFT_OUT = ["rlnMicrographName", "nphParticleNumber", "rlnCoordinateX", "rlnCoordinateY", "nphReason"]
+"""Columns of a table of particles that were left out."""
 RADIUS_SHARE = 1.1
 """Radius of the region taken as particle, over the particle's own: the CTF spreads density."""
 
@@ -41,6 +43,7 @@ def extraction_settings(
         ramp=section["remove_ramp"],
         dust_sigma=section["dust_sigma"],
         new_box=new_box,
+        shift_to_centre=section["shift_to_centre"],
         dtype=section["dtype"],
         seed=seed,
     )
@@ -55,19 +58,19 @@ def extract_batch(
     noise: Float32 | None,
     stack: str | os.PathLike[str],
     diameter: float,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut the windows of a batch into `stack`.
 
-    `noise` [box, box] is the background that histograms are matched to, brought to mean 0 and deviation 1 first. A micrograph that
-    cannot be read gives no windows, with a line in the log; its reason stands in the table of CTFs.
+    `noise` [box, box] is the background that histograms are matched to, brought to mean 0 and deviation 1 first. Micrographs are
+    mended first (`repair_micrograph`); one that cannot be read gives no windows.
 
     Returns
     -------
-    The kept particles with rlnImageName, rlnOriginX/YAngst (the sub-pixel rest), the statistics of their background and the
-    evidence for a particle of this diameter (A); defoci of their own, where the coordinates have some. Windows that reach
-    beyond the micrograph are left out, and counted in the log.
+    kept : particles with rlnImageName, rlnOriginX/YAngst (the sub-pixel rest), the statistics of their background and the
+        evidence for a particle of this diameter (A); defoci of their own, where the coordinates have some
+    left_out : those without a window, with nphReason
     """
-    tables, images = [], []
+    tables, images, left_out = [], [], []
     cut_pixel_size = input_settings["pixel_size"] * input_settings["decimate"]
     side = settings.new_box or box
     pixel_size = cut_pixel_size * box / side
@@ -83,6 +86,7 @@ def extract_batch(
             micrograph = read_input(name, input_settings)
         except InputError as error:
             logger.warning("%s: its %d picks are left out", error, len(mine))
+            left_out.append(mine[LEFT_OUT[:-1]].assign(nphReason=f"its micrograph cannot be read: {error}"))
             continue
         places = image_coordinates(mine[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(), input_settings)
         try:
@@ -90,6 +94,7 @@ def extract_batch(
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         _report(name, cut)
+        left_out.append(mine.loc[~cut.kept, LEFT_OUT[:-1]].assign(nphReason=cut.reasons[~cut.kept]))
         evidence = window_evidence(cut.images, cut.pixel_size, diameter)
         tables.append(_window_table(mine, cut).assign(nphEvidence=np.round(evidence, 4)))
         images.append(cut.images)
@@ -103,7 +108,11 @@ def extract_batch(
         for part in images:
             memory[first : first + len(part)] = part
             first += len(part)
-    return table.assign(rlnImageName=[image_name(i, stack) for i in range(len(table))])
+    dropped = [part for part in left_out if len(part)]
+    return (
+        table.assign(rlnImageName=[image_name(i, stack) for i in range(len(table))]),
+        pd.concat(dropped, ignore_index=True) if dropped else pd.DataFrame(columns=LEFT_OUT),
+    )
 
 
 def _mended(name: str, image: Float32) -> Float32:

@@ -313,6 +313,7 @@ rule renumber:
     output:
         table="results/particles/ngood.star",
         percent="results/particles/percent_selected.star",
+        left_out="results/particles/left_out.star",
     log:
         "logs/renumber.log",
     conda:

@@ -1,7 +1,7 @@
 """Cut, flatten and normalise the windows of a batch of micrographs."""
 
 from nephila.io.mrc import read_image
-from nephila.io.tables import read_table, write_table
+from nephila.io.tables import read_table, write_blocks
 from nephila.job import start_job
 from nephila.windows import extract_batch, extraction_settings
 
@@ -12,8 +12,9 @@ with start_job(snakemake) as job:  # noqa: F821
     )
     coordinates = read_table(job.input.coordinates, kind="coordinates")
     noise, _ = read_image(job.input.noise)
-    table = extract_batch(
+    table, left_out = extract_batch(
         coordinates, job.params.names, job.params.box, job.params.input, settings, noise, job.output.stack,
         job.params.diameter,
     )  # fmt: skip
-    write_table(job.output.table, table, kind="particles", comment="Windows of a batch of micrographs.")
+    blocks = {"particles": table, "left_out": left_out}
+    write_blocks(job.output.table, blocks, "Windows of a batch of micrographs; picks without one.")

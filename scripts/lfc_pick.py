@@ -2,7 +2,7 @@
 
 from nephila.ctf import Optics
 from nephila.io.mrc import read_volume
-from nephila.io.tables import read_table, write_table
+from nephila.io.tables import read_table, write_blocks
 from nephila.job import start_job
 from nephila.picking.tables import pick_batch, template_picker
 from nephila.references import filter_reference
@@ -16,4 +16,6 @@ with start_job(snakemake) as job:  # noqa: F821
     optics = Optics(**job.params.optics)
     picker = template_picker(job.params.picking, reference, job.params.diameter, job.params.box_size, symmetry, optics)
     candidates = pick_batch(job.params.names, defocus, picker, job.params.input)
-    write_table(job.output[0], candidates, kind="coordinates", comment="Candidates, numbered by falling score.")
+    write_blocks(
+        job.output[0], candidates, "Candidates, numbered by falling score; micrographs that could not be searched."
+    )

@@ -3,14 +3,16 @@
 import pandas as pd
 
 from nephila.errors import InputError
-from nephila.io.tables import read_table, write_blocks, write_table
+from nephila.io.tables import read_blocks, read_table, write_blocks, write_table
 from nephila.job import logger, start_job
 from nephila.particle_defocus import particle_defoci
-from nephila.particle_selection import assign_random_subsets, percent_selected, remove_duplicates
+from nephila.particle_selection import assign_random_subsets, percent_selected, reasons_left_out, remove_duplicates
 from nephila.sampling import is_uniform
 
 with start_job(snakemake) as job:  # noqa: F821
-    windows = pd.concat([read_table(path, kind="particles") for path in job.input.windows], ignore_index=True)
+    blocks = [read_blocks(path) for path in job.input.windows]
+    windows = pd.concat([part["particles"] for part in blocks], ignore_index=True)
+    uncut = [part["left_out"] for part in blocks if len(part.get("left_out", ()))]
     good = read_table(job.input.good, kind="good")
     keys = ["rlnMicrographName", "nphParticleNumber"]
     chosen = windows.merge(good.loc[good["nphKeep"] == 1, keys], on=keys, how="inner", validate="one_to_one")
@@ -39,7 +41,11 @@ with start_job(snakemake) as job:  # noqa: F821
         tiles = [read_table(path, block="heights") for path in job.input.heights]
         table = particle_defoci(table, ctf, job.params.pixel_size, pd.concat(tiles) if tiles else None)
     write_table(job.output.table, table, kind="particles", comment="Selected particles.")
-    by_micrograph, overall = percent_selected(read_table(job.input.coordinates, block="particles"), table)
+    picked = read_table(job.input.coordinates, block="particles")
+    by_micrograph, overall = percent_selected(picked, table)
     write_blocks(
         job.output.percent, {"percent_selected": by_micrograph, "overall": overall}, "Picked and selected particles."
     )
+    none = pd.DataFrame({"rlnMicrographName": [], "nphParticleNumber": [], "nphReason": []})
+    left_out = reasons_left_out(picked, table, pd.concat(uncut) if uncut else none, good, job.params.distance)
+    write_table(job.output.left_out, left_out, block="left_out", comment="Picks that do not go on, and why.")

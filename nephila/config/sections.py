@@ -239,6 +239,11 @@ class Picking(Section):
         description="Finest detail of the reference that lfc_pick compares, A. 10 finds more particles below 170 A at low "
         "defocus, for 1.4 times the CPU time, where reference.resolution is as fine.",
     )
+    blob: Literal["dog", "disk", "log"] = Field(
+        "dog",
+        description="Shape of the blob (pick): dog: Gaussian less a wider one; disk: less the ring around it; log: Laplacian of a "
+        "Gaussian.",
+    )
     scales: list[Positive] = Field(
         [1.0],
         min_length=1,
@@ -248,6 +253,18 @@ class Picking(Section):
     min_distance: Positive = Field(0.7, description="Least distance between picks, in diameters.")
     threshold: float | None = Field(
         None, description="Score that a pick must reach; empty: from the distribution of all scores."
+    )
+    min_probability: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Leave out picks that are less likely particles than this, by the distribution of all scores; 0: the threshold "
+        "alone decides.",
+    )
+    overlap: NotNegative = Field(
+        0.0,
+        description="Of picks nearer to each other than this, in diameters, the better one stays (1: particles must not overlap); "
+        "0: min_distance alone counts.",
     )
     at_most: Count | None = Field(
         None, description="At most this many picks per micrograph, the best; empty: no limit."
@@ -270,6 +287,11 @@ class Particles(Section):
         ge=1,
         le=16,
         description="Fourier-crop windows by this factor: 2 halves the sampling. particle.box counts px of the windows as written.",
+    )
+    shift_to_centre: bool = Field(
+        False,
+        description="Windows cut from micrographs: shift the rest below a pixel away, by phases; off: windows keep their pixels as "
+        "they are, and rlnOriginX/YAngst holds the rest.",
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32",

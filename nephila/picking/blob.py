@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nephila.ctf import Optics
 from nephila.kernels.peaks import suppress_neighbours
 from nephila.picking.contaminants import CORE, LARGE, local_statistics, mark_contaminants, mark_large
-from nephila.picking.peaks import Picks, local_maxima, sub_pixel_offset
+from nephila.picking.peaks import Picks, edge_maxima, local_maxima, sub_pixel_offset
 from nephila.picking.prepare import MicrographBinner, check_micrograph, clip_outliers
 from nephila.picking.settings import BlobSettings
 from nephila.picking.texture import PaddedField, disk_and_ring
@@ -101,6 +101,8 @@ def _picks(
     edge = (options.peaks.edge * side / step_y, options.peaks.edge * side / step_x)
     spacing = options.peaks.min_distance * side * scales.min() / np.sqrt(step_y * step_x)
     rows, columns = local_maxima(score, float(spacing), edge, at_most)
+    inside = len(rows)
+    rows, columns = (np.concatenate(v) for v in zip((rows, columns), edge_maxima(score, spacing, edge), strict=True))
     mean, local = local_statistics(image, CORE * 0.5 * side / np.sqrt(step_y * step_x))
     dirt = mark_contaminants(mean, local, options.peaks.contaminant_sigma).astype(np.int64)
     dirt[mark_large(image, side / float(np.sqrt(step_y * step_x)), options.peaks.contaminant_sigma)] = LARGE
@@ -109,14 +111,12 @@ def _picks(
     # Pixel i of a block mean has its centre at (i + 1/2) block - 1/2
     y, x = (y * scale[0] + 0.5) * block - 0.5, (x * scale[1] + 0.5) * block - 0.5
     value, chosen = score[rows, columns].astype(np.float64), which[rows, columns]
-    kept = np.arange(len(y))
-    if len(scales) > 1:
+    kept = np.arange(inside)
+    if len(scales) > 1 and inside:
         # Bigger blobs keep their own distance
-        kept = (
-            kept[suppress_neighbours(y, x, float(options.peaks.min_distance * side * scales[chosen].mean()), at_most)]
-            if len(y)
-            else kept
-        )
+        own = float(options.peaks.min_distance * side * scales[chosen[:inside]].mean())
+        kept = kept[suppress_neighbours(y[:inside], x[:inside], own, at_most)]
+    kept = np.concatenate([kept, np.arange(inside, len(y))])
     step = max(min(local.shape) // 256, 1)
     typical = max(float(np.median(local[::step, ::step])), 1e-20)
     zero = np.zeros(len(kept))
@@ -131,6 +131,7 @@ def _picks(
         tilt=zero.copy(),
         psi=zero.copy(),
         contaminated=dirt[rows, columns][kept],
+        at_edge=(kept >= inside).astype(np.int64),
     )
 
 

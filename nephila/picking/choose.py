@@ -26,6 +26,7 @@ CANDIDATE_COLUMNS = (
     "nphLocalMean",
     "nphLocalDeviation",
     "nphContaminated",
+    "nphAtEdge",
 )
 """Columns of a table of candidates."""
 
@@ -51,6 +52,7 @@ def candidates_table(picks: Mapping[str, Picks]) -> pd.DataFrame:
                     "nphLocalMean": p.local_mean,
                     "nphLocalDeviation": p.local_std,
                     "nphContaminated": p.contaminated.astype(np.int64),
+                    "nphAtEdge": p.at_edge.astype(np.int64),
                 }
             )
         )
@@ -91,8 +93,9 @@ def choose_picks(
     names = table["rlnMicrographName"].to_numpy()
     score = table["rlnAutopickFigureOfMerit"].to_numpy(dtype=np.float64)
     mark = _column(table, "nphContaminated", 0.0)
-    dirty, large = mark > 0, mark >= LARGE
-    rows = {str(name): np.nonzero(names == name)[0] for name in pd.unique(pd.Series(names))} if len(table) else {}
+    dirty, large, edge = mark > 0, mark >= LARGE, _column(table, "nphAtEdge", 0.0) > 0
+    # what lies too close to an edge is not whole: it tells nothing of the scores of particles, nor of noise
+    rows = {str(n): np.nonzero((names == n) & ~edge)[0] for n in pd.unique(pd.Series(names))} if len(table) else {}
     model, limit = _fitted(score, names, rows, dirty, options)
     if dirty.any():
         # without clean particles to learn from, the marked ones have to tell what a particle is
@@ -109,9 +112,11 @@ def choose_picks(
     reason[dirty] = "on a contaminant"
     reason[large] = "on carbon or a contaminant larger than particles"
     _mark(reason, ~(score >= limit), "score below the threshold")
+    _mark(reason, edge, "too close to the micrograph's edge")
     if options.threshold is None and model.reason == "none":
         _mark(reason, probability <= 0, "score too high for a particle")
-    _mark(reason, probability < options.min_precision, "too unlikely to be a particle")
+    if model.reason == "none":
+        _mark(reason, probability < options.min_probability, "too unlikely to be a particle")
     _mark(reason, _deviates(table, reason == "none", options.dirt_factor), "local deviation of dirt")
     if options.overlap > 0:
         near = options.overlap * diameter / pixel_size

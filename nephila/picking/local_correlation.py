@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from nephila.errors import InputError
 from nephila.kernels.peaks import suppress_neighbours
 from nephila.picking.contaminants import CORE, LARGE, local_statistics, mark_contaminants, mark_large
 from nephila.picking.fine_scoring import FineScores, score_finely, score_windows
-from nephila.picking.peaks import Picks, local_maxima, sub_pixel_offset
+from nephila.picking.peaks import Picks, edge_maxima, local_maxima, sub_pixel_offset
 from nephila.picking.prepare import BinnedMicrograph, MicrographBinner, check_micrograph
 from nephila.picking.settings import TemplateSettings
 from nephila.picking.templates import MaskedTemplates, TemplateLevel, TemplateSet, apply_ctf
@@ -73,39 +75,104 @@ def pick_by_templates(
     if texture is not None:
         score[score > -1] += (deviation_of_noise(masked) * _sampled(texture, coarse))[score > -1]
     spacing, edge, at_most = _limits(data.shape, pixel_size, templates.diameter, coarse, options)
+    fine = _fine_search(binner, templates, defocus, optics, options, texture)
+    search = _Search(coarse, templates.coarse, masked, score, fine, mean, deviation, dirt, large)
+    near = options.peaks.min_distance * templates.diameter
+    starts = (
+        local_maxima(score, spacing, edge, at_most)
+        if fine is None
+        else best_pixels(score, edge, options.rescored, spacing, dirt)
+    )
+    inner = _scored(search, *starts, near)
+    order = np.argsort(-inner.score, kind="stable")
+    inner = inner.at(order[suppress_neighbours(inner.y[order], inner.x[order], near / pixel_size, at_most)])
+    # -1 stands where nothing was searched
+    border = edge_maxima(np.where(score > -1, score, -np.inf).astype(np.float32), spacing, edge)
+    outer = _at_edge(_scored(search, *border, near), data.shape, options.peaks.edge * templates.diameter / pixel_size)
+    order = np.argsort(-outer.score, kind="stable")
+    both = inner.followed_by(outer.at(order))
+    return both.at(suppress_neighbours(both.y, both.x, near / pixel_size, len(both)))
+
+
+@dataclass(frozen=True)
+class _Fine:
+    """What candidates are scored by in the fine search; extra is added to their scores."""
+
+    binned: BinnedMicrograph
+    level: TemplateLevel
+    masked: MaskedTemplates
+    extra: Float32 | None
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A micrograph's coarse search, what the fine one needs (None: there is none), and the marks of contaminants."""
+
+    coarse: BinnedMicrograph
+    level: TemplateLevel
+    masked: MaskedTemplates
+    score: Float32
+    fine: _Fine | None
+    mean: Float32
+    deviation: Float32
+    dirt: npt.NDArray[np.bool_]
+    large: npt.NDArray[np.bool_]
+
+
+def _fine_search(
+    binner: MicrographBinner,
+    templates: TemplateSet,
+    defocus: tuple[float, float, float] | None,
+    optics: Optics | None,
+    options: TemplateSettings,
+    texture: tuple[Float32, BinnedMicrograph] | None,
+) -> _Fine | None:
     level = templates.fine if options.refine else None
     if level is None:
-        rows, columns = local_maxima(score, spacing, edge, at_most)
-        y, x = _refined_position(score, rows, columns)
-        best = score_windows(coarse.image, masked, rows, columns)[1]
-        found = FineScores(y, x, score[rows, columns].astype(np.float64), best, np.arange(len(rows)))
-        level, binned = templates.coarse, coarse
+        return None
+    binned = _binned_to(binner, level, binner.pixel_size)
+    masked = _masked(level, defocus, optics, templates.diameter, options)
+    extra = None if texture is None else deviation_of_noise(masked) * _sampled(texture, binned)
+    return _Fine(binned, level, masked, extra)
+
+
+def _scored(search: _Search, rows: Int, columns: Int, near: float) -> Picks:
+    """Candidates that start at pixels of the coarse search, `near` A being the picks' least distance; in no order."""
+    coarse, fine = search.coarse, search.fine
+    if fine is None:
+        y, x = _refined_position(search.score, rows, columns)
+        best = score_windows(coarse.image, search.masked, rows, columns)[1]
+        found = FineScores(y, x, search.score[rows, columns].astype(np.float64), best, np.arange(len(rows)))
+        binned, level = coarse, search.level
     else:
-        rows, columns = best_pixels(score, edge, options.rescored, spacing, dirt)
-        binned = _binned_to(binner, level, pixel_size)
-        fine = _masked(level, defocus, optics, templates.diameter, options)
+        binned, level = fine.binned, fine.level
         row, column = rows * (coarse.scale_y / binned.scale_y), columns * (coarse.scale_x / binned.scale_x)
-        near = options.peaks.min_distance * templates.diameter / binned.pixel_size
-        extra = None if texture is None else deviation_of_noise(fine) * _sampled(texture, binned)
-        found = score_finely(binned.image, fine, level.angles, row, column, near, extra)
-    y, x = found.y * binned.scale_y, found.x * binned.scale_x
-    order = np.argsort(-found.score, kind="stable")
-    limit = options.peaks.min_distance * templates.diameter / pixel_size
-    kept = order[suppress_neighbours(y[order], x[order], float(limit), at_most)]
-    place = rows[found.taken[kept]], columns[found.taken[kept]]
-    typical = max(float(np.median(deviation)), 1e-20)
-    angles = level.angles[found.template[kept]]
+        found = score_finely(binned.image, fine.masked, level.angles, row, column, near / binned.pixel_size, fine.extra)
+    place = rows[found.taken], columns[found.taken]
+    typical = max(float(np.median(search.deviation)), 1e-20)
+    angles = level.angles[found.template]
     return Picks(
-        x=x[kept],
-        y=y[kept],
-        score=found.score[kept],
-        local_mean=(mean[place] / typical).astype(np.float64),
-        local_std=(deviation[place] / typical).astype(np.float64),
-        scale=np.ones(len(kept)),
+        x=found.x * binned.scale_x,
+        y=found.y * binned.scale_y,
+        score=found.score,
+        local_mean=(search.mean[place] / typical).astype(np.float64),
+        local_std=(search.deviation[place] / typical).astype(np.float64),
+        scale=np.ones(len(found.y)),
         rot=angles[:, 0],
         tilt=angles[:, 1],
         psi=angles[:, 2],
-        contaminated=np.where(large[place], LARGE, dirt[place].astype(np.int64)),
+        contaminated=np.where(search.large[place], LARGE, search.dirt[place].astype(np.int64)),
+        at_edge=np.zeros(len(found.y), dtype=np.int64),
+    )
+
+
+def _at_edge(picks: Picks, shape: tuple[int, ...], margin: float) -> Picks:
+    """Those that lie within `margin` px of the edge, and on the micrograph, marked so; others climbed away from it."""
+    y, x = picks.y, picks.x
+    (ny, nx) = shape
+    inside = np.minimum.reduce([y, x, ny - 1 - y, nx - 1 - x])
+    return replace(picks, at_edge=np.ones(len(picks), dtype=np.int64)).at(
+        np.flatnonzero((inside >= 0) & (inside < margin))
     )
 
 

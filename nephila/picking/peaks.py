@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ def _empty() -> Float64:
 
 @dataclass(frozen=True)
 class Picks:
-    """Candidate particles of one micrograph, best first.
+    """Candidate particles of one micrograph, best first; those too close to its edge come last.
 
     x, y : centres, px of the micrograph as given, 0-based (0.0 is the centre of the first pixel), float64 [m]
     score : what the candidates are ranked by, the same scale for all micrographs of a run
@@ -28,6 +28,7 @@ class Picks:
     scale : diameter that fitted best, over the one given
     rot, tilt, psi : deg, of the best template; 0 where none was used
     contaminated : 1 where the candidate lies on a marked contaminant, 2 on carbon or one larger than particles
+    at_edge : 1 where the centre is nearer to the micrograph's edge than picks may be
     """
 
     x: Float64 = field(default_factory=_empty)
@@ -40,9 +41,18 @@ class Picks:
     tilt: Float64 = field(default_factory=_empty)
     psi: Float64 = field(default_factory=_empty)
     contaminated: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    at_edge: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def at(self, index: npt.NDArray[np.int64]) -> Picks:
+        """The picks of these indices, in this order."""
+        return Picks(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def followed_by(self, others: Picks) -> Picks:
+        """These picks, then others of the same micrograph."""
+        return Picks(**{f.name: np.concatenate([getattr(self, f.name), getattr(others, f.name)]) for f in fields(self)})
 
 
 def local_maxima(
@@ -70,6 +80,17 @@ def local_maxima(
     rows, columns = rows[order] + ey, columns[order] + ex
     kept = suppress_neighbours(rows.astype(np.float64), columns.astype(np.float64), float(min_distance), int(at_most))
     return rows[kept], columns[kept]
+
+
+def edge_maxima(
+    score: Float32, min_distance: float, edge: tuple[float, float]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows and columns of the maxima that `local_maxima` leaves out for being nearer than `edge` (y, x) px to the edge, best
+    first. Maxima further inside suppress them, not the other way round."""
+    rows, columns = local_maxima(score, min_distance, (1, 1), score.size)
+    (ny, nx), (ey, ex) = score.shape, (max(int(np.ceil(e)), 1) for e in edge)
+    inside = (rows >= ey) & (rows < ny - ey) & (columns >= ex) & (columns < nx - ex)
+    return rows[~inside], columns[~inside]
 
 
 def sub_pixel_offset(before: npt.ArrayLike, centre: npt.ArrayLike, after: npt.ArrayLike) -> Float64:

@@ -131,23 +131,22 @@ class ChoiceSettings:
     """Which candidates of all micrographs are kept.
 
     threshold: least score; None: from the distribution of all scores. at_most: most picks per micrograph, the best;
-    None: no limit. min_precision: candidates less likely a particle than this are dropped too. dirt_factor: picks
-    whose local standard deviation exceeds this many times the upper end (92nd percentile) of the good ones' are
-    dropped as dirt.
-    overlap: picks nearer than this many diameters to a better one are dropped (0: only the pickers' own distance
-    counts).
+    None: no limit. min_probability: candidates less likely a particle than this are dropped too, where the scores tell.
+    dirt_factor: picks whose local standard deviation exceeds this many times the upper end (92nd percentile) of the good
+    ones' are dropped as dirt. overlap: picks nearer than this many diameters to a better one are dropped (0: only the
+    pickers' own distance counts).
     """
 
     threshold: float | None = None
     at_most: int | None = None
-    min_precision: float = 0.0
+    min_probability: float = 0.0
     dirt_factor: float = 1.8
     overlap: float = 0.0
 
     def __post_init__(self) -> None:
         if self.at_most is not None and self.at_most < 0:
             raise InputError(f"at_most {self.at_most}: must not be negative")
-        if not 0 <= self.min_precision < 1:
-            raise InputError(f"min_precision {self.min_precision}: must lie in [0, 1)")
+        if not 0 <= self.min_probability < 1:
+            raise InputError(f"min_probability {self.min_probability}: must lie in [0, 1)")
         if self.dirt_factor <= 1:
             raise InputError(f"dirt_factor {self.dirt_factor}: must exceed 1; 1.6 to 2 is usual")

@@ -29,12 +29,19 @@ def peak_settings(picking: dict[str, Any], diameter: float, box_size: float) -> 
 
 def choice_settings(picking: dict[str, Any]) -> ChoiceSettings:
     """Which candidates are kept, from the section `picking`."""
-    return ChoiceSettings(threshold=picking["threshold"], at_most=picking["at_most"])
+    return ChoiceSettings(
+        threshold=picking["threshold"],
+        at_most=picking["at_most"],
+        min_probability=picking["min_probability"],
+        overlap=picking["overlap"],
+    )
 
 
 def blob_picker(picking: dict[str, Any], diameter: float, box_size: float, optics: Optics) -> Picker:
     """A function that picks blobs of the particle's diameter in an image."""
-    settings = BlobSettings(scales=tuple(picking["scales"]), peaks=peak_settings(picking, diameter, box_size))
+    settings = BlobSettings(
+        method=picking["blob"], scales=tuple(picking["scales"]), peaks=peak_settings(picking, diameter, box_size)
+    )
     return lambda image, pixel_size, ctf: pick_blobs(image, pixel_size, diameter, settings, ctf, optics)
 
 
@@ -59,13 +66,15 @@ def template_picker(
 
 def pick_batch(
     names: Sequence[str], defocus: pd.DataFrame, picker: Picker, input_settings: dict[str, Any]
-) -> pd.DataFrame:
-    """Candidates of a batch of micrographs, numbered by falling score; coordinates in px of the files.
+) -> dict[str, pd.DataFrame]:
+    """Candidates of a batch of micrographs (block `particles`), numbered by falling score; coordinates in px of the files.
 
-    A micrograph that cannot be read or searched gives no candidates; its reason goes to the log and stands in the table of CTFs.
+    Those too close to the edge follow the others of their micrograph. A micrograph that cannot be read or searched gives no
+    candidates; block `micrographs` holds the reason (`nphReason`, "none" for the others).
     """
     defoci = defocus_rows(defocus)
     picks: dict[str, Picks] = {}
+    reasons: list[str] = []
     progress = Progress(len(names), "micrographs picked")
     for name in names:
         found = defoci[name]
@@ -73,11 +82,16 @@ def pick_batch(
         try:
             micrograph = read_input(name, input_settings)
             picks[name] = picker(micrograph.image, micrograph.pixel_size, values)
+            reasons.append("none")
         except InputError as error:
             logger.warning("%s: no picks: %s", name, error)
             picks[name] = Picks()
+            reasons.append(str(error))
         progress.step()
-    return number_particles(picked_table(picks, input_settings))
+    return {
+        "particles": number_particles(picked_table(picks, input_settings)),
+        "micrographs": pd.DataFrame({"rlnMicrographName": list(names), "nphReason": reasons}),
+    }
 
 
 def defocus_rows(defocus: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
@@ -135,9 +149,15 @@ def given_coordinates(table: pd.DataFrame, names: Sequence[str], source: str) ->
     return number_particles(out).assign(nphProbability=1.0, nphKeep=1, nphReason="none")
 
 
-def count_picks(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def count_picks(table: pd.DataFrame, names: Sequence[str], searched: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
     """Picks by micrograph, in the order of `names`: rlnMicrographName, nphCandidates, nphPicked, and nphReason, which says
-    why a micrograph has none ("none" where it has some)."""
+    why a micrograph has none ("none" where it has some); `searched`: blocks `micrographs` of `pick_batch`."""
+    failed = {
+        str(name): str(text)
+        for part in searched
+        for name, text in zip(part["rlnMicrographName"], part["nphReason"], strict=True)
+        if text != "none"
+    }
     candidates = table.groupby("rlnMicrographName").size()
     kept = table[table["nphKeep"] == 1].groupby("rlnMicrographName").size()
     dropped = table[table["nphKeep"] == 0].groupby("rlnMicrographName")["nphReason"]
@@ -147,7 +167,7 @@ def count_picks(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         if kept.get(name, 0):
             return "none"
         if not candidates.get(name, 0):
-            return "no candidates; the log of picking says why"
+            return failed.get(name, "no candidates")
         return f"no candidate was taken, most of them for: {common[name]}"
 
     return pd.DataFrame(

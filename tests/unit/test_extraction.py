@@ -9,7 +9,6 @@ from nephila.errors import InputError
 from nephila.extraction import (
     TOO_CLOSE,
     ExtractionSettings,
-    centre_by_rotational_average,
     extract_particles,
     lowpass_windows,
 )
@@ -111,16 +110,14 @@ def test_dust_is_replaced_reproducibly() -> None:
     assert np.array_equal(still[0], image[:50, :50].astype(np.float32))
 
 
-def test_edges_are_refused_or_padded() -> None:
+def test_windows_beyond_the_micrograph_are_refused() -> None:
     image = np.random.default_rng(3).normal(5, 1, (100, 120)).astype(np.float32)
     points = [[60, 50], [10, 50], [118, 98], [-40, 50]]
     out = extract_particles(image, points, 32, 1.0)
     assert out.kept.tolist() == [True, False, False, False]
     assert out.reasons[1] == TOO_CLOSE and out.images.shape == (1, 32, 32)
-    padded = extract_particles(image, points, 32, 1.0, ExtractionSettings(edge="pad", normalise="none", ramp=False))
-    assert padded.kept.tolist() == [True, True, False, False]
-    assert padded.images[1][:, 0].std() == 0
-    assert padded.images[1][0, 0] == pytest.approx(image[34:66, :26].mean(), abs=1e-4)
+    edge = extract_particles(image, [[16, 16], [15, 16], [104, 84], [105, 84]], 32, 1.0)
+    assert edge.kept.tolist() == [True, False, True, False]
 
 
 def test_nothing_to_extract_and_constant_windows() -> None:
@@ -146,19 +143,6 @@ def test_bad_input_is_refused(change: dict, text: str) -> None:
 def test_float16() -> None:
     image = np.random.default_rng(0).normal(size=(100, 100))
     assert extract_particles(image, [[50, 50]], 32, 1.0, ExtractionSettings(dtype="float16")).images.dtype == np.float16
-
-
-@pytest.mark.parametrize("box", [48, 49])
-def test_picks_are_centred_on_their_rotational_average(box: int) -> None:
-    rng = np.random.default_rng(4)
-    truth = np.array([[80.0, 90.0], [150.0, 60.0]])
-    image = sum(spot((220, 230), x, y, 6) for x, y in truth) + rng.normal(0, 0.1, (220, 230))
-    start = truth + [[5, -4], [-3, 6]]
-    centred, found = centre_by_rotational_average(image, start, box)
-    assert found.all()
-    assert np.abs(centred - truth).max() < 1.0
-    far, found = centre_by_rotational_average(spot((220, 230), 100, 100, 6), [[117, 100]], box)
-    assert not found[0] and far[0].tolist() == [117, 100]
 
 
 def test_lowpass_follows_the_defocus() -> None:

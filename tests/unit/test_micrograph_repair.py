@@ -169,7 +169,7 @@ def test_windows_are_cut_from_the_mended_micrograph(tmp_path, fault):
         mrcfile.write(tmp_path / "m.mrc", data.astype(np.float32), overwrite=True, voxel_size=4.0)
         stack = tmp_path / f"{name}.mrcs"
         names = [str(tmp_path / "m.mrc")]
-        kept = extract_batch(
+        kept, _ = extract_batch(
             table, names, 64, settings, ExtractionSettings(radius=20, dust_sigma=0), None, stack, 160.0
         )
         assert len(kept) == 3

@@ -196,7 +196,7 @@ def test_windows_of_a_batch_are_binned_as_the_configuration_says(project, tmp_pa
     )
     settings = extraction_settings(config.particles.model_dump(), 150.0, 4.0, config.cut_box, 1, config.box)
     stack = tmp_path / "w.mrcs"
-    table = extract_batch(
+    table, _ = extract_batch(
         rows, ["micrographs/mic_0001.mrc"], config.cut_box, config.input.model_dump(), settings, None, stack, 150.0
     )
     images = open_stack(stack)
@@ -206,6 +206,12 @@ def test_windows_of_a_batch_are_binned_as_the_configuration_says(project, tmp_pa
     assert table["rlnOriginXAngst"].tolist() == pytest.approx([-1.0, 0.0])
     assert table["rlnDefocusU"].tolist() == [20000.0, 20100.0]
     assert {"nphEvidence", "nphBackgroundDeviation"} <= set(table.columns)
+    section = config.particles.model_dump() | {"shift_to_centre": True}
+    shifted = extraction_settings(section, 150.0, 4.0, config.cut_box, 1, config.box)
+    table, _ = extract_batch(
+        rows, ["micrographs/mic_0001.mrc"], config.cut_box, config.input.model_dump(), shifted, None, stack, 150.0
+    )
+    assert table["rlnOriginXAngst"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -250,10 +256,11 @@ def test_a_micrograph_without_picks_is_a_row_with_a_reason(tmp_path) -> None:
     assert counts["nphReason"].tolist() == [
         "none",
         "no candidate was taken, most of them for: score below the threshold",
-        "no candidates; the log of picking says why",
+        "no candidates",
     ]
-    none = count_picks(table.iloc[:0], ["a"])
-    assert none["nphReason"].tolist() == ["no candidates; the log of picking says why"]
+    searched = [pd.DataFrame({"rlnMicrographName": ["a", "b"], "nphReason": ["constant", "none"]})]
+    none = count_picks(table.iloc[:0], ["a", "b"], searched)
+    assert none["nphReason"].tolist() == ["constant", "no candidates"]
     write_table(tmp_path / "counts.star", counts, block="picks")
 
 
@@ -270,11 +277,14 @@ def test_a_micrograph_that_cannot_be_picked_does_not_stop_the_others(spoilt: str
     defocus = pd.DataFrame(
         {"rlnMicrographName": list(shown), "rlnDefocusU": 2e4, "rlnDefocusV": 2e4, "rlnDefocusAngle": 0.0}
     )
-    table = pick_batch(
+    blocks = pick_batch(
         list(shown),
         defocus,
         lambda i, p, ctf: pick_blobs(i, p, DIAMETER, None, ctf),
         {"decimate": 1, "pixel_size": PIXEL},
     )
-    assert set(table["rlnMicrographName"]) == {"good.mrc"}
+    assert set(blocks["particles"]["rlnMicrographName"]) == {"good.mrc"}
+    reasons = blocks["micrographs"].set_index("rlnMicrographName")["nphReason"]
+    expected = {"constant": "constant", "tiny": "smaller than two particle diameters", "nan": "NaN"}[spoilt]
+    assert reasons["good.mrc"] == "none" and expected in reasons["bad.mrc"]
     assert "bad.mrc: no picks" in caplog.text
