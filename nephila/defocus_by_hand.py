@@ -11,12 +11,19 @@ from nephila.errors import InputError
 
 COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 REASON = "by hand"
+FINEST = 5.0
+"""Resolution at the edges of a spectrum's picture, A (or 2.2 pixels, where that is coarser)."""
 LARGEST = 1e6
 """A; a defocus beyond it is a slip of the pen."""
 _UNKNOWN = ("nphDefocusUError", "nphDefocusVError", "nphDefocusAngleError", "nphDefocusError")
 
 HandFit = tuple[str, float, float, float, float, float]
 """A micrograph's name, its defocus U, V (A) and angle (degrees) by hand, and U and V as they were fitted (0: no fit)."""
+
+
+def edge_of_spectra(pixel_size: float) -> float:
+    """Resolution at the edges of a picture of a spectrum, A; pixel_size: A, of the micrographs as they are used."""
+    return max(FINEST, 2.2 * pixel_size)
 
 
 def hand_fits(ctf: pd.DataFrame, edit: pd.DataFrame, source: str) -> list[HandFit]:
@@ -94,6 +101,25 @@ def with_hand_fits(ctf: pd.DataFrame, fits: Sequence[HandFit]) -> pd.DataFrame:
 def resolve_defocus(ctf: pd.DataFrame, edit: pd.DataFrame | None, source: str) -> pd.DataFrame:
     """The defoci in use: those fitted, or those of the edit where it names the micrograph."""
     return ctf if edit is None else with_hand_fits(ctf, hand_fits(ctf, edit, source))
+
+
+def by_hand(table: pd.DataFrame) -> list[tuple[str, int, int, tuple[float, float, float]]]:
+    """Micrographs of a resolved table that were fitted by hand: name, batch, place in the batch (from 0), and defocus U, V (A) and
+    angle (degrees)."""
+    place = table.groupby("nphBatch").cumcount()
+    rows = zip(
+        table["rlnMicrographName"],
+        table["nphBatch"],
+        place,
+        table["nphReason"],
+        *(table[c] for c in COLUMNS),
+        strict=True,
+    )
+    return [
+        (str(name), int(batch), int(i), (float(u), float(v), float(a)))
+        for name, batch, i, reason, u, v, a in rows
+        if reason == REASON
+    ]
 
 
 def fits_of(fits: Sequence[HandFit], names: Collection[str]) -> tuple[HandFit, ...]:

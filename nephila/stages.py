@@ -10,7 +10,8 @@ STAGES = ("ctf", "defocus_groups", "picks", "particles", "alignment", "threshold
 STAGE_OF_RULE = {
     "makeparams": "project", "makefilelist": "project", "resizevol": "project",
     "powdefocus": "ctf", "ctffind": "ctf", "ring_strength": "ctf", "ctffind_pooled": "ctf", "import_ctf": "ctf",
-    "merge_ctf": "ctf", "defocus": "ctf", "sel_micrograph": "ctf", "defsort": "defocus_groups", "def_sort": "defocus_groups",
+    "merge_ctf": "ctf", "defocus": "ctf", "powchk": "ctf", "sel_micrograph": "ctf",
+    "defsort": "defocus_groups", "def_sort": "defocus_groups",
     "defavg": "defocus_groups", "plotgroups": "defocus_groups", "noise": "picks", "pick": "picks",
     "lfc_pick": "picks", "merge_coordinates": "picks", "extract_windows": "particles", "picking_figures": "particles",
     "pfilt": "particles", "propose_good": "particles", "good": "particles", "renumber": "particles", "sel_by_group": "alignment",

@@ -191,12 +191,12 @@ def format_summary(path: str | os.PathLike[str]) -> str:
         f"  resolution  {_angst(resolution['fsc_0143'])} (half maps, FSC 0.143), {_angst(resolution['fsc_05'])} (FSC 0.5)"
     )
     truth = summary.get("truth") or {}
-    if truth.get("resolution_05_interpolated"):
-        line = f"  truth       {_angst(truth['resolution_05_interpolated'])} (FSC 0.5 with the true map)"
-        if truth.get("resolution_05_true_poses_interpolated"):
+    if truth.get("resolution_05"):
+        line = f"  truth       {_angst(truth['resolution_05'])} (FSC 0.5 with the true map)"
+        if truth.get("ratio_to_true_poses"):
             line += (
-                f"; true orientations and defoci would give {_angst(truth['resolution_05_true_poses_interpolated'])}"
-                f" (ratio {truth['ratio_to_true_poses']:.3f})"
+                f"; true orientations and defoci would give {_angst(truth['resolution_05_true_poses'])}"
+                f" (ratio between shells {truth['ratio_to_true_poses']:.3f})"
             )
         lines.append(line)
     total = summary["cost"].get("total")

@@ -21,18 +21,20 @@ class AngularDistribution:
     Attributes
     ----------
     bins : float64 [b, 4], degrees: rot from, rot to, tilt from, tilt to
-    counts : int64 [b]
+    counts : int64 [b]; of all symmetry mates of each view
     particles : number of particles
+    mates : views that symmetry makes of one
     """
 
     bins: Float64
     counts: npt.NDArray[np.int64]
     particles: int
+    mates: int = 1
 
     @property
     def density(self) -> Float64:
         """Particles of each bin over those of an even distribution [b]; 1 is even."""
-        return np.asarray(self.counts * (len(self.counts) / max(self.particles, 1)), dtype=np.float64)
+        return np.asarray(self.counts * (len(self.counts) / max(self.particles * self.mates, 1)), dtype=np.float64)
 
     @property
     def share_empty(self) -> float:
@@ -42,7 +44,7 @@ class AngularDistribution:
     @property
     def evenness(self) -> float:
         """Shannon entropy of the counts over that of an even distribution: 1 even, 0 all in one bin."""
-        share = self.counts[self.counts > 0] / max(self.particles, 1)
+        share = self.counts[self.counts > 0] / max(self.particles * self.mates, 1)
         return float(-(share * np.log(share)).sum() / np.log(len(self.counts))) if len(share) else 0.0
 
 
@@ -62,14 +64,18 @@ def equal_area_position(rot: npt.ArrayLike, tilt: npt.ArrayLike) -> tuple[Float6
     return radius * np.cos(angle), radius * np.sin(angle)
 
 
-def angular_distribution(rot: npt.ArrayLike, tilt: npt.ArrayLike, n_rings: int | None = None) -> AngularDistribution:
+def angular_distribution(
+    rot: npt.ArrayLike, tilt: npt.ArrayLike, n_rings: int | None = None, symmetry: npt.ArrayLike | None = None
+) -> AngularDistribution:
     """Count view directions in 3 n_rings^2 bins of equal solid angle; opposite directions are the same view.
 
     Parameters
     ----------
     rot, tilt : [n], degrees
     n_rings : rings of tilt; ring i (from 0) has 6 i + 3 sectors, so that bins are about as wide as high. By default 3
-        to 12, so that an even distribution has about 8 particles in each bin.
+        to 12, so that an even distribution has about 8 views in each bin.
+    symmetry : [s, 3, 3], optional; rotations that leave the object unchanged. A view counts with all its mates: it shows them
+        all, and where angles are kept in one part of the sphere the rest is not empty.
 
     Raises
     ------
@@ -81,6 +87,13 @@ def angular_distribution(rot: npt.ArrayLike, tilt: npt.ArrayLike, n_rings: int |
         raise InputError(f"{a.size} rot and {b.size} tilt angles; one of each per particle is needed")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("rot or tilt of a particle is not a number; align these particles again")
+    operators = np.eye(3)[None] if symmetry is None else np.asarray(symmetry, dtype=np.float64)
+    particles, mates = len(a), len(operators)
+    if mates > 1:
+        seen = view_direction(a, b)
+        whole = np.concatenate([seen @ operator for operator in operators])
+        a = np.rad2deg(np.arctan2(whole[:, 1], whole[:, 0]))
+        b = np.rad2deg(np.arctan2(np.hypot(whole[:, 0], whole[:, 1]), whole[:, 2]))
     if n_rings is None:
         n_rings = int(np.clip(np.sqrt(len(a) / 24), 3, 12))
     if n_rings < 1:
@@ -93,7 +106,7 @@ def angular_distribution(rot: npt.ArrayLike, tilt: npt.ArrayLike, n_rings: int |
     sectors = 6 * ring + 3
     sector = np.minimum((azimuth / 360.0 * sectors).astype(np.int64), sectors - 1)
     counts = np.bincount(first[ring] + sector, minlength=len(bins)).astype(np.int64)
-    return AngularDistribution(bins, counts, len(a))
+    return AngularDistribution(bins, counts, particles, mates)
 
 
 def direction_changes(

@@ -1,5 +1,6 @@
 # Power spectra, defocus, screening, defocus groups.
 from nephila.ctf_results import check_results, result_files
+from nephila.defocus_by_hand import edge_of_spectra
 
 CTF_RESULTS = ["results/ctf/micrographs.star", "results/ctf/defocus.star", "results/ctf/sel_micrograph.star"]
 DEFOCUS_GROUP_RESULTS = [
@@ -211,6 +212,32 @@ rule defocus:
         "Defoci in use: those fitted, or by hand (edits/defocus.star)"
     script:
         "../scripts/defocus.py"
+
+
+if not CONFIG.input.particles:
+
+    rule powchk:
+        input:
+            micrographs="results/ctf/defocus.star",
+            power=expand("results/ctf/power/pw_avg_{batch}.mrcs", batch=PROJECT.batch_labels),
+        output:
+            directory("results/ctf/figures_by_hand"),
+        log:
+            "logs/powchk.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            mem_mb=memory("powchk"),
+            runtime=minutes("powchk"),
+        params:
+            optics=section("optics"),
+            pixel_size=CONFIG.input.pixel_size * CONFIG.input.decimate,
+            resolution=edge_of_spectra(CONFIG.input.pixel_size * CONFIG.input.decimate),
+            code=code("powchk"),
+        message:
+            "Draw the micrographs that were fitted by hand"
+        script:
+            "../scripts/powchk.py"
 
 
 rule sel_micrograph:

@@ -303,6 +303,7 @@ rule angdisp:
         mem_mb=memory("angdisp"),
         runtime=minutes("angdisp"),
     params:
+        symmetry=CONFIG.particle.symmetry,
         code=code("angdisp"),
     message:
         "Draw the refined directions"

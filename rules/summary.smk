@@ -57,6 +57,8 @@ rule report:
         *PARTICLE_RESULTS,
         *DEFOCUS_GROUP_RESULTS,
         alignment_results,
+        # only where there are any: without an edit nothing is drawn again
+        powchk=["results/ctf/figures_by_hand"] if edit("defocus") else [],
     output:
         report("results/report.html", caption="captions/report.rst", category="Run"),
     log:

@@ -110,20 +110,35 @@ def profile_curves(fit: DefocusFit) -> dict[str, Float64]:
 
 def ctf_figure(spectrum: MicrographSpectrum, fit: DefocusFit, path: str | os.PathLike[str], title: str = "") -> None:
     """Draw powchk and profile into an image file (by suffix: PNG, PDF, SVG)."""
+    picture, edge = powchk(spectrum, fit)
+    label = "measured" if fit.failed else "left measured, right fitted"
+    figure, rings, quality = check_figure(picture, f"{label}; edge {edge:.1f} A", f"{title}  {describe(fit)}".strip())
+    _draw_profile(rings, quality, spectrum, fit)
+    save_figure(figure, path)
+
+
+def check_figure(picture: Float32, label: str, title: str) -> tuple[Any, Any, Any]:
+    """A figure with a spectrum (values -2 to 2) on the left, and the axes for its profile and for the local correlation.
+
+    The places are fixed, so that the report can cut the spectrum out (`SPECTRUM_PART` there).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10, 4.2), dpi=100)
     FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic("AB;AB;AB;AC", width_ratios=[1, 1.5])
-    picture, edge = powchk(spectrum, fit)
-    axes["A"].imshow(picture, cmap="gray", vmin=-2, vmax=2, interpolation="nearest", origin="lower")
-    axes["A"].set_xticks([])
-    axes["A"].set_yticks([])
-    label = "measured" if fit.failed else "left measured, right fitted"
-    axes["A"].set_xlabel(f"{label}; edge {edge:.1f} A")
-    _draw_profile(axes["B"], axes["C"], spectrum, fit)
-    figure.suptitle(f"{title}  {describe(fit)}".strip(), fontsize=9)
+    left = figure.add_axes((0.02, 0.1, 0.37, 0.37 * 10 / 4.2))
+    left.imshow(picture, cmap="gray", vmin=-2, vmax=2, interpolation="nearest", origin="lower")
+    left.set_xticks([])
+    left.set_yticks([])
+    left.set_xlabel(label)
+    rings, quality = figure.add_axes((0.49, 0.4, 0.49, 0.49)), figure.add_axes((0.49, 0.12, 0.49, 0.2))
+    figure.text(0.49, 0.925, title, fontsize=9)
+    return figure, rings, quality
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure in one step, the same bytes each time."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None} if str(path).endswith(".png") else None)
 
@@ -132,30 +147,35 @@ def describe(fit: DefocusFit) -> str:
     """The fit in one line."""
     if fit.failed:
         return f"no fit: {fit.reason}"
-    text = f"defocus {fit.defocus_u:.0f} / {fit.defocus_v:.0f} A at {fit.angle_deg:.0f} deg (+-{fit.mean_error:.0f} A)"
+    text = f"{fit.defocus_u:.0f} / {fit.defocus_v:.0f} A at {fit.angle_deg:.0f} deg (+-{fit.mean_error:.0f} A)"
     if fit.phase_shift_deg:
         text += f", phase shift {fit.phase_shift_deg:.0f} deg"
-    return f"{text}, rings to {fit.resolution:.1f} A, figure of merit {fit.figure_of_merit:.2f}"
+    return f"{text}, rings to {fit.resolution:.1f} A, merit {fit.figure_of_merit:.2f}"
 
 
 def _draw_profile(rings: Any, quality: Any, spectrum: MicrographSpectrum, fit: DefocusFit) -> None:
-    quality.set_xlabel("spatial frequency, 1/A")
     if fit.profile is None:
         rings.semilogy(spectrum.frequency[4:], np.maximum(spectrum.roo[4:], 1e-30), color="0.3", lw=1)
         rings.set_ylabel("rotational average")
         rings.set_xlabel("spatial frequency, 1/A")
         quality.set_visible(False)
         return
-    curves = profile_curves(fit)
+    draw_curves(rings, quality, profile_curves(fit), fit.resolution)
+
+
+def draw_curves(rings: Any, quality: Any, curves: dict[str, Float64], resolution: float | None) -> None:
+    """Rings and their local correlation (`profile_curves`); resolution: A, where the rings end."""
     rings.plot(curves["frequency"], curves["measured"], color="0.3", lw=1, label="measured, at equal phase")
     rings.plot(curves["frequency"], curves["fitted"], color="tab:red", lw=1, label="fitted")
     limit = 1.4 * max(float(np.abs(curves["fitted"]).max()), 1e-3)
     rings.set_ylim(-limit, limit)
     rings.set_ylabel("rings / smooth power")
-    rings.legend(fontsize=7, loc="upper right")
+    rings.legend(fontsize=8, loc="upper right")
+    quality.set_xlabel("spatial frequency, 1/A")
     quality.plot(curves["frequency"], curves["quality"], color="tab:blue", lw=0.8)
     quality.set_ylim(-0.3, 1.05)
     quality.set_ylabel("correlation")
     for axes in (rings, quality):
-        axes.axvline(1 / fit.resolution, color="tab:green", lw=0.8, ls="--")
+        if resolution:
+            axes.axvline(1 / resolution, color="tab:green", lw=0.8, ls="--")
         axes.set_xlim(0, float(curves["frequency"][-1]) * 1.01)

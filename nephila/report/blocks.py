@@ -9,15 +9,20 @@ from typing import Any
 from nephila.report.checks import Finding
 from nephila.report.pictures import Picture
 
+LONG = 14
+"""A tile's value of more characters than this is set smaller."""
+
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture with its title and a caption; out: it shows something left out."""
+    """A picture with its title and a caption; out: it shows something left out; large: what a click on it in a sheet shows (None:
+    the picture itself)."""
 
     picture: Picture
     title: str
     caption: str = ""
     out: bool = False
+    large: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,11 @@ class Tile:
     lines: Sequence[str] = ()
     link: str = ""
     warning: bool = False
+
+    @property
+    def marks(self) -> str:
+        """Classes of the style sheet."""
+        return "tile" + (" warning" if self.warning else "") + (" long" if len(self.value) > LONG else "")
 
 
 def columns(text: str) -> list[Column]:

@@ -91,7 +91,7 @@ def _micrographs(run: Run) -> Iterator[Finding]:
     share = len(dropped) / len(selection)
     if len(dropped):
         rows = tuple(
-            (str(n), _reason(r)) for n, r in zip(dropped["rlnMicrographName"], dropped["nphReason"], strict=True)
+            (str(n), reason_words(r)) for n, r in zip(dropped["rlnMicrographName"], dropped["nphReason"], strict=True)
         )
         much = share > DROPPED_SHARE
         yield Finding(
@@ -137,10 +137,13 @@ def _kept_against_advice(run: Run) -> tuple[tuple[str, str], ...]:
         return ()
     kept = set(selection.loc[selection["nphKeep"] == 1, "rlnMicrographName"])
     against = proposal[(proposal["nphKeep"] == 0) & proposal["rlnMicrographName"].isin(kept)]
-    return tuple((str(n), _reason(r)) for n, r in zip(against["rlnMicrographName"], against["nphReason"], strict=True))
+    return tuple(
+        (str(n), reason_words(r)) for n, r in zip(against["rlnMicrographName"], against["nphReason"], strict=True)
+    )
 
 
-def _reason(text: object) -> str:
+def reason_words(text: object) -> str:
+    """Why a micrograph was left out, in words."""
     return "left out by your edit" if str(text) == "none" else str(text)
 
 

@@ -37,7 +37,7 @@ def result_rows(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("without mask at 0.143, Å", lambda r: _number(r.summary.get("resolution", {}).get("unmasked_0143"), 2)),
         (
             "with the true map at 0.5, Å",
-            lambda r: _number(r.summary.get("truth", {}).get("resolution_05_interpolated"), 2),
+            lambda r: _number(r.summary.get("truth", {}).get("resolution_05"), 2),
         ),
         ("micrographs used", lambda r: _number(r.summary.get("micrographs", {}).get("kept"))),
         ("defocus groups", lambda r: _number(r.summary.get("defocus_groups"))),

@@ -74,7 +74,7 @@ def _tiles(run: Run, findings: list[Finding]) -> list[Tile]:
     resolution, counts = run.summary.get("resolution", {}), run.summary.get("particles", {})
     if resolution:
         lines = [f"half maps at FSC 0.143; {angst(resolution['fsc_05'])} at 0.5"]
-        truth = run.summary.get("truth", {}).get("resolution_05_interpolated")
+        truth = run.summary.get("truth", {}).get("resolution_05")
         lines.append(
             f"{angst(truth)} with the true map at 0.5"
             if truth
@@ -118,7 +118,9 @@ def _attention(findings: list[Finding]) -> Tile:
 def _answer(run: Run, pictures: Pictures) -> list[Shown]:
     folder = "results/refinement/figures"
     surface = "Surface and projections of the filtered map, from three sides."
-    halves = "FSC of the half maps; randomised: what the mask alone makes."
+    halves = (
+        "FSC of the half maps; a resolution is that of the last shell above. Randomised: what the mask alone makes."
+    )
     if run.table("truth_fsc") is not None:
         halves += " Truth: with the true map; true poses: what the same particles would give at best."
     wanted = [

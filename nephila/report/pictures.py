@@ -10,6 +10,8 @@ from pathlib import Path
 KEPT_AS_IT_IS = 200_000
 """A PNG of at most so many bytes goes in as it is."""
 WEBP_QUALITY = 80
+SPECTRUM_PART = (0.02, 0.019, 0.39, 0.9)
+"""Where the spectrum stands in the picture of a fit: shares of width and height (left, top, right, bottom)."""
 SHOWN = 0.64
 """Pixels of the page for one of a figure: figures are drawn finer than the page shows them."""
 
@@ -59,8 +61,11 @@ class Pictures:
                 return self._take(path.read_bytes(), "png", size, name)
         return self.smaller(name, widest, WEBP_QUALITY)
 
-    def smaller(self, name: str, width: int, quality: int = 60) -> Picture | None:
-        """A picture at most `width` px wide, with losses that show little."""
+    def smaller(
+        self, name: str, width: int, quality: int = 60, part: tuple[float, float, float, float] | None = None
+    ) -> Picture | None:
+        """A picture at most `width` px wide, with losses that show little; part: of it only this, as shares of width and height
+        (left, top, right, bottom)."""
         from PIL import Image
 
         path = self.folder / name
@@ -68,6 +73,10 @@ class Pictures:
             return None
         with Image.open(path) as image:
             flat = image.convert("RGB")
+            if part is not None:
+                left, top, right, bottom = part
+                across, down = flat.size
+                flat = flat.crop((round(left * across), round(top * down), round(right * across), round(bottom * down)))
             if flat.width > width:
                 height = max(1, round(flat.height * width / flat.width))
                 flat = flat.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from nephila.config import Config
+from nephila.defocus_by_hand import REASON as BY_HAND
 from nephila.report.blocks import Block, Row, Section, Shown, angst, columns, seconds
-from nephila.report.checks import Finding
+from nephila.report.checks import Finding, reason_words
 from nephila.report.collect import Run, rows_of
-from nephila.report.pictures import Pictures
+from nephila.report.pictures import SPECTRUM_PART, Pictures
 from nephila.stages import STAGES
 
 MOST_THUMBNAILS = 240
 """More micrographs than this are not all shown: those left out and the worst fits are."""
+MOST_ENLARGED = 100
+"""So many can be enlarged: the worst."""
 OPEN_THUMBNAILS = 6
 """So many are seen without a click."""
 MOST_PICKED = 12
@@ -74,43 +77,51 @@ def _micrographs(run: Run, pictures: Pictures) -> Section:
     blocks: list[Block] = []
     if table is not None:
         shown = table.head(MOST_THUMBNAILS)
-        width = 480 if len(shown) <= 100 else 360
-        places = _pictures_by_name(run.results / "ctf" / "figures")
-        items = []
+        used = run.tables["micrographs"]
+        by_hand = used.loc[used["nphReason"] == BY_HAND, "rlnMicrographName"]
+        places = _fit_pictures(run.results / "ctf", {Path(str(name)).stem for name in by_hand})
+        items: list[Shown] = []
         for row in rows_of(shown):
-            path = places.get(Path(str(row.rlnMicrographName)).stem)
-            picture = pictures.smaller(str(path.relative_to(run.folder)), width) if path else None
+            name = Path(str(row.rlnMicrographName))
+            path = places.get(name.stem)
+            if path is None:
+                continue
+            file = str(path.relative_to(run.folder))
+            picture = pictures.smaller(file, 300, part=SPECTRUM_PART)
+            large = pictures.smaller(file, 1000, 50) if len(items) < MOST_ENLARGED else None
             if picture:
-                items.append(
-                    Shown(picture, Path(str(row.rlnMicrographName)).name, _fit_words(row), not int(row.nphKeep))
-                )
+                items.append(Shown(picture, name.name, _fit_words(row), not int(row.nphKeep), large))
         if items:
-            blocks.append(Block("sheet", "", items[:OPEN_THUMBNAILS], cell=370))
+            blocks.append(Block("sheet", "", items[:OPEN_THUMBNAILS], cell=185))
         if len(items) > OPEN_THUMBNAILS:
             left = len(table) - len(items)
             more = f"; {left} more in results/ctf/figures/" if left else ""
             title = f"The other {len(items) - OPEN_THUMBNAILS} micrographs{more}"
-            blocks.append(Block("sheet", title, items[OPEN_THUMBNAILS:], folded=True))
+            blocks.append(Block("sheet", title, items[OPEN_THUMBNAILS:], cell=185, folded=True))
         blocks.append(_micrograph_table(table))
     text = (
-        "Power spectra with the fitted rings, those left out first, then from the worst fit to the best. Measured and fitted "
-        "rings must meet, and a good fit reaches finer than the map's resolution."
+        "Power spectra (left measured, right fitted), those left out first, then from the worst fit to the best. Measured and "
+        "fitted rings must meet, and a good fit reaches finer than the map's resolution. A click shows the profile too."
     )
     return Section("micrographs", "Micrographs and CTF", text, blocks)
 
 
-def _pictures_by_name(folder: Path) -> dict[str, Path]:
-    """Pictures of single micrographs by the name's stem."""
-    return {path.stem: path for path in sorted(folder.glob("[0-9]*/*.png"))}
+def _fit_pictures(folder: Path, by_hand: Collection[str]) -> dict[str, Path]:
+    """Pictures of the fits by the micrograph's stem: the last fit's, and of those fitted `by_hand` what was drawn with that."""
+    found: dict[str, Path] = {}
+    for fits in ("figures", "figures_pooled"):
+        found |= {path.stem: path for path in sorted((folder / fits).glob("[0-9]*/*.png"))}
+    mine = {path.stem: path for path in sorted((folder / "figures_by_hand").glob("*.png"))}
+    return found | {stem: path for stem, path in mine.items() if stem in by_hand}
 
 
 def _fit_words(row: Any) -> str:
     if not float(row.rlnDefocusU):
-        return str(row.nphReason)
+        return reason_words(row.nphReason)
     words = f"{(row.rlnDefocusU + row.rlnDefocusV) / 2e4:.3f} µm"
     if getattr(row, "rlnCtfMaxResolution", 0):
         words += f", rings to {row.rlnCtfMaxResolution:.1f} Å"
-    return words + ("" if int(row.nphKeep) else f": {row.nphReason}")
+    return words + ("" if int(row.nphKeep) else f": {reason_words(row.nphReason)}")
 
 
 def _micrograph_table(table: pd.DataFrame) -> Block:
@@ -124,7 +135,7 @@ def _micrograph_table(table: pd.DataFrame) -> Block:
         ("merit#", lambda r: _fixed(r, "rlnCtfFigureOfMerit", 2)),
         ("picked#", lambda r: _whole(r, "nphPicked")),
         ("selected#", lambda r: _whole(r, "nphSelected")),
-        ("left out because", lambda r: "" if int(r.nphKeep) else str(r.nphReason)),
+        ("left out because", lambda r: "" if int(r.nphKeep) else reason_words(r.nphReason)),
     ]
     shown = table.head(MOST_ROWS)
     rows = [Row([make(r) for _, make in wanted], "" if int(r.nphKeep) else "out") for r in rows_of(shown)]
@@ -233,9 +244,10 @@ def _picks(run: Run, pictures: Pictures) -> Section:
     items, named = [], [p for p in drawn if p.name != "windows.png"]
     # some of every batch: all of them are in the folder
     for path in named[:: -(-len(named) // MOST_PICKED) or 1]:
-        picture = pictures.smaller(str(path.relative_to(run.folder)), 440)
+        file = str(path.relative_to(run.folder))
+        picture = pictures.smaller(file, 440)
         if picture:
-            items.append(Shown(picture, path.stem))
+            items.append(Shown(picture, path.stem, large=pictures.smaller(file, 1000)))
     if items:
         more = f"; {len(named) - len(items)} more in results/particles/figures/" if len(named) > len(items) else ""
         title = f"Picks on {len(items)} micrographs{more}"
@@ -321,7 +333,7 @@ def _refinement(run: Run, pictures: Pictures) -> Section:
         (
             f"{folder}/resolution.png",
             "Resolution by iteration",
-            "It must be flat at the end, or more iterations are needed.",
+            _by_iteration(run),
         ),
         (
             f"{folder}/fsc_by_iteration.png",
@@ -350,8 +362,7 @@ def _refinement(run: Run, pictures: Pictures) -> Section:
         (
             f"{folder}/angdisp.png",
             "Directions",
-            "Refined view directions over all particles and by group; 1 is an even distribution. Point groups fill one part of the "
-            "hemisphere only.",
+            "Refined view directions with their symmetry mates, over all particles and by group; 1 is an even distribution.",
         ),
     )
     iterations = run.table("iterations")
@@ -385,6 +396,19 @@ def _refinement(run: Run, pictures: Pictures) -> Section:
         "medians over the particles."
     )
     return Section("refinement", "Refinement", text, blocks)
+
+
+def _by_iteration(run: Run) -> str:
+    """Words to the figure of the resolution by iteration; where the final maps say otherwise, why."""
+    words = "It must be flat at the end, or more iterations are needed."
+    iterations = run.table("iterations")
+    last = float(iterations["nphResolution"].iloc[-1]) if iterations is not None and len(iterations) else 0.0
+    if run.resolution and last and abs(run.resolution - last) >= 0.005:
+        words += (
+            f" The halves of the last iteration agree to {angst(last)}, the final ones to {angst(run.resolution)}: these are "
+            "made anew from its poses with all frequencies and a mask of their own, and it is their resolution that counts."
+        )
+    return words
 
 
 def _cost(run: Run, _: Pictures) -> Section:

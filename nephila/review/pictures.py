@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nephila.ctf import Optics, ctf_2d
+from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.io.atomic import atomic_path
 from nephila.io.mrc import Stack, open_stack
@@ -204,33 +204,12 @@ def spectrum_tile(power: Float32, pixel_size: float, item: SpectrumTile, optics:
     """Left half the measured spectrum, averaged along arcs, freed of its background and scaled at each radius; right half CTF^2
     of the fit. Low frequencies are blank."""
     from PIL import Image
-    from scipy.ndimage import gaussian_filter1d, map_coordinates
 
-    n = power.shape[0]
-    half = int(np.clip(round(n * pixel_size / item.resolution), 8, n // 2 - 1))
-    centre = n // 2
-    angles = np.deg2rad(np.arange(0.0, 180.0, 2.0))[:, None]
-    radii = np.arange(half + 2)
-    logarithm = np.log(np.maximum(power, 1e-30))
-    polar = map_coordinates(
-        logarithm, [centre + radii * np.sin(angles), centre + radii * np.cos(angles)], order=1, mode="nearest"
-    )
-    width = max(2.0, half / 14)
-    polar = gaussian_filter1d(gaussian_filter1d(polar, 2.0, axis=0, mode="wrap"), max(0.7, half / 160), axis=1)
-    polar -= gaussian_filter1d(polar.mean(axis=0), width)
-    polar /= np.sqrt(gaussian_filter1d((polar**2).mean(axis=0), width) + 1e-12)
-    y, x = (np.mgrid[0:side, 0:side] - (side - 1) / 2) * (2 * half / (side - 1))
-    radius = np.hypot(y, x)
-    turn = np.mod(np.arctan2(y, x), np.pi) / np.pi * len(angles)
-    inside = np.minimum(radius, half + 1)
-    picture = map_coordinates(np.vstack([polar, polar[:1]]), [turn, inside], order=1, mode="nearest")
-    if item.defocus_u > 0:
-        ctf = ctf_2d(n, pixel_size, item.defocus_u, item.defocus_v, item.angle_deg, optics)
-        right = np.fft.fftshift(ctf, axes=0)
-        fitted = 3.0 * (map_coordinates(right, [centre + y, np.maximum(x, 0)], order=1, mode="nearest") ** 2 - 0.5)
-        picture = np.where(x > 0, fitted, picture)
-    picture[(radius < 0.06 * half) | (radius > half)] = 0
-    return np.asarray(Image.fromarray(_grey(picture.astype(np.float32), 2.2, 0.0, 1.0)))
+    from nephila.defocus.polar import halves_of_power
+
+    fit = (item.defocus_u, item.defocus_v, item.angle_deg) if item.defocus_u > 0 else None
+    picture = halves_of_power(power, pixel_size, item.resolution, fit, optics, side)
+    return np.asarray(Image.fromarray(_grey(picture, 2.2, 0.0, 1.0)))
 
 
 def _stack_tiles(project: Project, items: Sequence[str], side: int) -> list[UInt8]:

@@ -7,6 +7,7 @@ import os
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 import review_finished as finished
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.io.mrc import open_stack, read_volume, write_stack, write_volume
-from nephila.io.tables import read_table
+from nephila.io.tables import read_table, write_table
 from nephila.maintenance.cleaning import removable, remove
 from nephila.review.pages import groups, micrographs, particles, thresholds, views, volumes
 from nephila.review.pictures import ALBUMS, Pictures, SpectrumTile, spectrum_tile
@@ -116,6 +117,57 @@ def test_profiles_end_where_the_rings_do(project):
     assert found["frequency"][ring["first"]] > 0.02 and last <= groups.MARGIN / 8.0
     k = np.array(found["frequency"][ring["first"] :][: len(ring["heights"])])
     assert np.allclose(ring["heights"], np.sin(np.pi * 0.0197 * 11100 * k**2) ** 2, atol=0.01)
+
+
+def without_fit(folder, i):
+    """The project with micrograph i (from 1) as a failed fit leaves it: no defocus, and a profile of power alone."""
+    path = folder / "results/ctf/micrographs.star"
+    table = read_table(path, kind="defocus")
+    columns = ["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnCtfMaxResolution"]
+    table.loc[i - 1, columns] = 0.0
+    table.loc[i - 1, ["nphKeep", "nphReason"]] = [0, "no rings"]
+    write_table(path, table, kind="defocus")
+    path = folder / "results/ctf/power/roo_0001.star"
+    profiles = read_table(path, block="profiles")
+    mine = profiles["rlnMicrographName"] == finished.name_of(i)
+    profiles.loc[mine, ["nphBackground", "nphSubtracted", "nphEnvelope"]] = 0.0
+    write_table(path, profiles, block="profiles")
+
+
+def test_a_failed_fit_has_a_profile_to_fit_by_hand(tmp_path):
+    folder = finished.make(tmp_path / "made", 2, 5)
+    without_fit(folder, 2)
+    found = groups.profiles(Project(folder))
+    ring = found["rings"][finished.name_of(2)]
+    assert not ring["fitted"] and found["rings"][finished.name_of(1)]["fitted"]
+    k = np.array(found["frequency"][ring["first"] :][: len(ring["heights"])])
+    assert k[0] >= 1 / groups.COARSEST and len(k) == len(ring["weights"]) > 40
+    right, wrong = (np.sin(np.pi * 0.0197 * defocus * k**2) ** 2 for defocus in (20600, 19000))
+    assert np.corrcoef(ring["heights"], right)[0, 1] > 0.9 > 0.5 > np.corrcoef(ring["heights"], wrong)[0, 1]
+    assert groups.bare_rings(k, np.zeros(len(k)), 8.8) is None  # a micrograph without contrast
+
+
+def test_looking_closer_shows_the_fit_in_use(tmp_path):
+    """The workflow's figure (the pooled fit's before the first one's); of a defocus by hand one with that defocus."""
+    folder = finished.make(tmp_path / "made", 2, 5)
+    project = Project(folder)
+    with pytest.raises(NotYet):
+        micrographs.fit_picture(project, 0)
+    for name in ("figures", "figures_pooled"):
+        path = folder / "results/ctf" / name / "0001/mic_0001.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(name.encode())
+        assert micrographs.fit_picture(project, 0) == name.encode()
+    edit = pd.DataFrame({"rlnMicrographName": [finished.name_of(1)], "rlnDefocusU": 11500.0, "rlnDefocusV": 11300.0})
+    (folder / "edits").mkdir()
+    drawn = []
+    for angle in (30.0, 60.0):
+        write_table(folder / "edits/defocus.star", edit.assign(rlnDefocusAngle=angle), kind="hand_defocus")
+        drawn.append(micrographs.fit_picture(project, 0))
+        assert Image.open(io.BytesIO(drawn[-1])).size == (1000, 420)
+    assert drawn[0] != drawn[1]
+    (folder / "edits/defocus.star").unlink()
+    assert micrographs.fit_picture(project, 0) == b"figures_pooled"
 
 
 def test_views_count_those_above_the_thresholds(project):

@@ -145,3 +145,15 @@ def test_bad_angles_are_refused():
         angular_distribution([np.nan], [0.0])
     with pytest.raises(InputError, match="2 rot and 1 tilt"):
         angular_distribution([0.0, 1.0], [0.0])
+
+
+def test_mates_fill_the_sphere_and_keep_what_is_uneven():
+    """Angles kept in one octant, as a search under D2 leaves them: with the mates they are as even as they were drawn."""
+    rot, tilt = even_directions(30_000, seed=4)
+    rot, tilt = np.abs(rot) / 2, np.minimum(tilt, 180 - tilt)
+    alone, whole = angular_distribution(rot, tilt, 5), angular_distribution(rot, tilt, 5, symmetry=D2)
+    assert alone.share_empty > 0.4 and whole.share_empty == 0
+    assert whole.density.max() < 1.25 and whole.density.mean() == pytest.approx(1.0) and whole.evenness > 0.999
+    assert whole.particles == 30_000 and whole.counts.sum() == 4 * 30_000
+    one = angular_distribution(np.full(10, 20.0), np.full(10, 70.0), 5, symmetry=D2)
+    assert sorted(one.counts[one.counts > 0]) == [10] * 4

@@ -143,7 +143,11 @@ def test_a_second_run_has_nothing_to_do(code: Path, project: Path) -> None:
         ),
         (
             fit_by_hand,
-            jobs({"defocus": [""], "sel_micrograph": [""], "defsort": [""]}, GROUPS_CHANGED, of_groups("002")),
+            jobs(
+                {"defocus": [""], "powchk": [""], "sel_micrograph": [""], "defsort": [""]},
+                GROUPS_CHANGED,
+                of_groups("002"),
+            ),
             {("defocus", ""): "edits/defocus.star", ("win2stk", "002"): "Params have changed"},
         ),
         (cap_views, jobs(of_groups("002", rules=("bestim", "recon")), AFTER_RECON), {("recon", "002"): "bestim.star"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from nephila.ctf import Optics
@@ -14,9 +15,13 @@ from nephila.review.pages import micrographs
 from nephila.review.pages.micrographs import numbers
 from nephila.review.project import Project
 
+Float64 = npt.NDArray[np.float64]
+
 PROFILES = "results/ctf/power/roo_*.star"
 MARGIN = 1.15
 """Profiles are shown to this multiple of the frequency at which the rings end; beyond it they are noise."""
+COARSEST = 50.0
+"""A; where a profile without a fit begins: nearer to the origin the power is that of the particles."""
 FAINT = 0.06
 """Rings fainter than this share of the strongest ones are not shown."""
 
@@ -73,8 +78,11 @@ def particles_of(project: Project) -> dict[str, int]:
 
 
 def profiles(project: Project) -> dict[str, Any]:
-    """Rings of all micrographs where they were seen: spatial frequencies (1/A), and by micrograph the first index, the height
-    of its rings over the envelope (0 to 1 like CTF^2, with noise), and the envelope over its maximum."""
+    """Rings of all micrographs with a spectrum: spatial frequencies (1/A), and by micrograph the first index, the height of its
+    rings over the envelope (0 to 1 like CTF^2, with noise), the envelope over its maximum, and whether a fit gave it.
+
+    Where the fit failed, background and envelope are smooth curves through the rotational profile.
+    """
     names = project.names(PROFILES)
     stamp = tuple((name, project.stamp(name)) for name in (*names, micrographs.TABLE))
     return project.kept(("profiles",), stamp, lambda: _read(project, names))
@@ -96,13 +104,46 @@ def _read(project: Project, names: list[str]) -> dict[str, Any]:
             envelope = rows["nphEnvelope"].to_numpy(dtype=float)
             last = MARGIN / resolution.get(str(micrograph), 1e-3)
             fitted = np.flatnonzero((envelope > FAINT * envelope.max()) & (frequency.to_numpy(dtype=float) <= last))
-            if not len(fitted):
-                continue
-            part = slice(fitted[0], fitted[-1] + 1)
-            height = rows["nphSubtracted"].to_numpy(dtype=float)[part] / np.maximum(envelope[part], 1e-30)
+            if len(fitted):
+                part = slice(int(fitted[0]), int(fitted[-1]) + 1)
+                height = rows["nphSubtracted"].to_numpy(dtype=float)[part] / np.maximum(envelope[part], 1e-30)
+                weights = envelope[part] / envelope.max()
+            else:
+                bare = bare_rings(
+                    frequency.to_numpy(dtype=float), rows["nphPower"].to_numpy(dtype=float), micrographs.finest(project)
+                )
+                if bare is None:
+                    continue
+                part, height, weights = bare
             found["rings"][str(micrograph)] = {
-                "first": int(fitted[0]),
-                "weights": numbers(pd.Series(envelope[part] / envelope.max()), 2),
+                "first": part.start,
+                "weights": numbers(pd.Series(weights), 2),
                 "heights": numbers(pd.Series(np.clip(height, -1, 2)), 3),
+                "fitted": bool(len(fitted)),
             }
     return found
+
+
+def bare_rings(frequency: Float64, power: Float64, resolution: float) -> tuple[slice, Float64, Float64] | None:
+    """Rings of a rotational profile [k] without a fit, from 1 / `COARSEST` to 1 / resolution (A): the part of the profile, their
+    height (mean 0.5, as strong everywhere as CTF^2 is), and their strength over the largest. None where there is no power.
+
+    The background is the logarithm of the power smoothed over about two rings, the strength the deviation from it.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    inside = np.flatnonzero((power > 0) & (frequency >= 1 / COARSEST) & (frequency <= 1 / resolution))
+    if len(inside) < 16:
+        return None
+    part = slice(int(inside[0]), int(inside[-1]) + 1)
+    curve = np.log(np.maximum(power[part], 1e-30))
+    width = max(2.0, len(curve) / 14)
+    # a straight line first: the fall of the power must not bend the ends
+    places = np.arange(len(curve))
+    curve = curve - np.polyval(np.polyfit(places, curve, 1), places)
+    curve = curve - gaussian_filter1d(curve, width)
+    strength = np.sqrt(gaussian_filter1d(curve**2, width))
+    if not strength.max() > 0:
+        return None
+    height = 0.5 + np.sqrt(0.125) * curve / np.maximum(strength, 1e-6 * strength.max())
+    return part, height, strength / strength.max()

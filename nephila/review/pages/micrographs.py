@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import pandas as pd
 
 from nephila.ctf import Optics
+from nephila.defocus_by_hand import REASON as BY_HAND
+from nephila.defocus_by_hand import edge_of_spectra
 from nephila.errors import InputError
+from nephila.io.mrc import open_stack
 from nephila.micrograph_input import image_coordinates, read_input
 from nephila.review.kinds import TABLE as TABLE
 from nephila.review.kinds import defoci, defoci_stamp
@@ -28,8 +32,6 @@ COLUMNS = {
     "ice": "nphIceRing",
     "foreign": "nphForeignArea",
 }
-FINEST = 5.0
-"""Resolution at the edges of a spectrum's picture, A (or 2.2 pixels, where that is coarser)."""
 
 
 def micrographs(project: Project) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def spectrum_items(project: Project) -> tuple[list[SpectrumTile], Any]:
     if "nphBatch" not in table.columns:
         raise InputError(f"{TABLE}: no column nphBatch")
     place = table.groupby("nphBatch").cumcount()
-    resolution = _finest(project)
+    resolution = finest(project)
     items = [
         SpectrumTile(
             f"results/ctf/power/pw_avg_{int(batch):04d}.mrcs", int(i), float(u), float(v), float(a), resolution
@@ -120,16 +122,16 @@ def optics(project: Project) -> dict[str, Any]:
     found = Optics(**config.optics.model_dump())
     return {
         "optics": {"k2": found.k2_factor, "k4": found.k4_factor, "constant": found.constant_phase},
-        "resolution": _finest(project),
+        "resolution": finest(project),
         "range": [config.ctf.min_defocus, config.ctf.max_defocus],
         "astigmatism": config.ctf.max_astigmatism,
     }
 
 
-def _finest(project: Project) -> float:
+def finest(project: Project) -> float:
     """Resolution at the edges of a spectrum's picture, A."""
     settings = project.config().input
-    return max(FINEST, 2.2 * settings.pixel_size * settings.decimate)
+    return edge_of_spectra(settings.pixel_size * settings.decimate)
 
 
 def micrograph_picture(project: Project, index: int, side: int = 1000) -> bytes:
@@ -139,12 +141,38 @@ def micrograph_picture(project: Project, index: int, side: int = 1000) -> bytes:
 
 
 def fit_picture(project: Project, index: int) -> bytes:
-    """The figure of the fit that the workflow made, PNG. NotYet where there is none."""
-    table = project.table(TABLE, "defocus")
+    """The figure of the fit, PNG: that of the workflow, or of the defocus by hand in use. NotYet where there is none."""
     name = _name(project, index)
-    path = f"results/ctf/figures/{int(table['nphBatch'].iloc[index]):04d}/{Path(name).stem}.png"
+    table = defoci(project)
+    if table["nphReason"].iloc[index] == BY_HAND:
+        return _drawn_by_hand(project, index)
+    batch = f"{int(table['nphBatch'].iloc[index]):04d}"
+    places = [f"results/ctf/{folder}/{batch}/{Path(name).stem}.png" for folder in ("figures_pooled", "figures")]
+    path = next((place for place in places if project.exists(place)), places[-1])
     project.stamp(path)
     return project.path(path).read_bytes()
+
+
+def _drawn_by_hand(project: Project, index: int) -> bytes:
+    """The figure of a fit by hand, drawn from the average spectrum: the workflow draws it in its next run."""
+    from nephila.defocus.polar import draw_fit_of_power
+
+    item = spectrum_items(project)[0][index]
+    project.stamp(item.stack)
+    stack = open_stack(project.path(item.stack))
+    settings = project.config()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fit.png"
+        draw_fit_of_power(
+            stack[item.index],
+            stack.pixel_size or settings.input.pixel_size * settings.input.decimate,
+            item.resolution,
+            (item.defocus_u, item.defocus_v, item.angle_deg),
+            Optics(**settings.optics.model_dump()),
+            path,
+            Path(_name(project, index)).name,
+        )
+        return path.read_bytes()
 
 
 def picks(project: Project, index: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ export async function show(root, context) {
   const drafts = new Map(); // sliders that were moved and are not saved, by micrograph
   let at = 0;
   let picture = null;
+  let measured = null; // the picture's grey levels, each with k^2 and its direction
   const name = () => micrographs.names[at];
 
   const canvas = h("canvas", { class: "rings", width: SIDE, height: SIDE, role: "img", "aria-label": "Left half: measured spectrum; right half: CTF squared of the sliders" });
@@ -81,13 +82,45 @@ export async function show(root, context) {
   async function open(index) {
     at = Math.max(0, Math.min(micrographs.names.length - 1, index));
     chosen.selectedIndex = at;
-    picture = null;
+    picture = measured = null;
     settle();
     const image = new Image();
     const mine = at;
-    image.addEventListener("load", () => mine === at && ((picture = image), draw()));
+    image.addEventListener("load", () => mine === at && ((picture = image), (measured = readRings(image)), draw()));
     image.addEventListener("error", () => complain(new Error("the spectrum is not there: was it cleaned away?")));
     image.src = `/picture/spectrum/${at}?v=${micrographs.spectrumVersion}`;
+  }
+
+  // To where the fitted rings end, or else to the edge; every second row and column is enough.
+  function readRings(image) {
+    const pen = h("canvas", { width: SIDE, height: SIDE }).getContext("2d", { willReadFrequently: true });
+    pen.drawImage(image, 0, 0, SIDE, SIDE);
+    const { data: grey } = pen.getImageData(0, 0, SIDE, SIDE);
+    const end = Math.min(0.98, (1.15 * data.resolution) / (micrographs.resolution?.[at] || data.resolution));
+    const found = [];
+    for (let row = 0; row < SIDE; row += 2) {
+      for (let column = SIDE / 2; column < SIDE; column += 2) {
+        const [x, y] = [(column + 0.5 - SIDE / 2) / (SIDE / 2), (row + 0.5 - SIDE / 2) / (SIDE / 2)];
+        const radius = Math.hypot(x, y);
+        if (radius > 0.08 && radius < end) found.push([grey[4 * (row * SIDE + column)], (radius / data.resolution) ** 2, Math.atan2(y, x)]);
+      }
+    }
+    return found;
+  }
+
+  // Correlation of the measured rings with those of the sliders, in all directions: it depends on the angle too.
+  function agreement() {
+    let [n, a, b, aa, bb, ab] = [0, 0, 0, 0, 0, 0];
+    for (const [value, kk, theta] of measured) {
+      const wanted = ctf2(defocusAt(theta), kk);
+      n += 1;
+      a += value;
+      b += wanted;
+      aa += value * value;
+      bb += wanted * wanted;
+      ab += value * wanted;
+    }
+    return (ab - (a * b) / n) / Math.sqrt((aa - (a * a) / n) * (bb - (b * b) / n) || 1);
   }
 
   function drawRings() {
@@ -122,7 +155,7 @@ export async function show(root, context) {
 
   function drawProfile() {
     const ring = profiles.rings[name()];
-    if (!ring) return plot.replaceChildren(svg("text", { x: 20, y: 30 }, "There is no profile: the fit failed."));
+    if (!ring) return plot.replaceChildren(svg("text", { x: 20, y: 30 }, "There is no profile: the micrograph has no spectrum."));
     const last = profiles.frequency[ring.first + ring.heights.length - 1];
     const x = (k) => EDGE.left + (k / last) * (WIDTH - EDGE.left - EDGE.right);
     const y = (v) => HEIGHT - EDGE.bottom - ((Math.max(-0.3, Math.min(1.6, v)) + 0.3) / 1.9) * (HEIGHT - EDGE.top - EDGE.bottom);
@@ -151,6 +184,7 @@ export async function show(root, context) {
     state.classList.toggle("warn", drafts.has(name()));
     facts.replaceChildren(...[
       ["Sliders: defocus U / V", `${fixed(fit.defocus + fit.astigmatism / 2, 0)} / ${fixed(fit.defocus - fit.astigmatism / 2, 0)} Å`],
+      ["Correlation with the spectrum", measured?.length ? h("span", { id: "agreement-2d" }, fixed(agreement(), 3)) : "–"],
       ["Correlation with the profile", now === undefined ? "–" : h("span", { id: "agreement" }, fixed(now, 3))],
       ["The workflow's fit: U / V", fitted ? `${fixed(fitted.defocus + fitted.astigmatism / 2, 0)} / ${fixed(fitted.defocus - fitted.astigmatism / 2, 0)} Å at ${fixed(fitted.angle, 0)}°` : "none"],
       ["Its rings end at", `${fixed(micrographs.resolution?.[at], 1)} Å`],
