@@ -80,6 +80,7 @@ def run(dry_run: bool, cores: str | None, profile: str | None, ignore_disk: bool
     from nephila.config import load_config
 
     folder, rest = split_folder(arguments)
+    finish_decision(folder)
     if not any(argument.split("=")[0] in ("--configfile", "--configfiles") for argument in rest):
         config = load_config(folder / "config.yaml")
         if not (dry_run or ignore_disk or names_files(rest)) and computes(rest):
@@ -94,6 +95,15 @@ def run(dry_run: bool, cores: str | None, profile: str | None, ignore_disk: bool
 
         click.echo(format_summary(summary))
     sys.exit(status)
+
+
+def finish_decision(folder: Path) -> None:
+    """End a decision whose review page was killed between two of its files: one without the other would be refused."""
+    from nephila.review.journal import NAME, finish_in
+
+    if (folder / "edits" / NAME).is_file():
+        for name in finish_in(folder):
+            click.echo(f"edits/{name}.star: a decision that broke off was ended", err=True)
 
 
 def computes(arguments: Sequence[str]) -> bool:

@@ -7,13 +7,11 @@ proposal). A file that has changed since is never written over: the caller gets 
 from __future__ import annotations
 
 import base64
-import fcntl
-import hashlib
 import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,11 @@ import pandas as pd
 from nephila.edits import FOLDER, NAMES
 from nephila.errors import InputError
 from nephila.io import tables
-from nephila.io.atomic import atomic_path
 from nephila.io.tables import read_blocks, write_blocks
 from nephila.maintenance.recover import TEMPORARY
 from nephila.review import history
 from nephila.review.history import Change, Entry, Part
+from nephila.review.journal import digest_of, finish_in, locked, write_together
 from nephila.review.kinds import KINDS, Kind, Rows, group_rows, kept_micrographs, proposed_groups
 from nephila.review.project import Project
 
@@ -57,11 +55,6 @@ Follower = tuple[Kind, Held, bytes | None, list[Change]]
 """An edit that follows another: what it holds, its new content, and the changes."""
 
 
-def digest_of(content: bytes | None) -> str:
-    """Hash of a file's bytes; "" for no file."""
-    return "" if content is None else hashlib.sha256(content).hexdigest()
-
-
 class Decisions:
     """The edits of a project. All methods may be called from several threads; another server is kept out while one writes."""
 
@@ -70,6 +63,7 @@ class Decisions:
         self.who = who or history.whoever()
         self._lock = threading.RLock()
         _tidy(project.path(FOLDER))
+        finish_in(project.folder)
 
     def state(self, name: str, *, proposal_too: bool = True) -> dict[str, Any]:
         """hash, rows, proposal, problem (why the workflow would refuse the file, or None), strangers (rows of nothing that
@@ -318,20 +312,14 @@ class Decisions:
         page: str,
         undoes: int | None = None,
     ) -> None:
-        """History first, then the files, each in one step."""
+        """History first, then the files, each in one step; several of them together or not at all."""
         path = self.project.path(f"{FOLDER}/history.jsonl")
         path.parent.mkdir(exist_ok=True)
         number = max((entry.number for entry in history.read(path)), default=0) + 1
         history.append(path, Entry(number, history.now(), self.who, what, page, tuple(parts), undoes))
-        for kind, content in plans:
-            target = self.project.edit_path(kind.name)
-            if content is None:
-                target.unlink(missing_ok=True)
-                continue
-            with atomic_path(target) as temporary, open(temporary, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+        for kind, _ in plans:
+            self.project.edit_path(kind.name)  # refused where it leads elsewhere
+        write_together(path.parent, {kind.name: content for kind, content in plans})
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -339,13 +327,9 @@ class Decisions:
         folder = self.project.path(FOLDER)
         folder.mkdir(exist_ok=True)
         with self._lock:
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                with suppress(OSError):
-                    fcntl.flock(handle, fcntl.LOCK_EX)
+            finish_in(self.project.folder)  # another server may have died meanwhile
+            with locked(folder):
                 yield
-            finally:
-                os.close(handle)
 
 
 def _block(kind: Kind, blocks: tables.Blocks) -> str:

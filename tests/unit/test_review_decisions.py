@@ -11,8 +11,10 @@ import sys
 import pytest
 from review_projects import NAMES, small_project
 
+from nephila.cli.run import finish_decision
 from nephila.errors import InputError
 from nephila.io.tables import read_table
+from nephila.review import journal
 from nephila.review.decisions import COMMENT, Decisions, Stale
 from nephila.review.project import Project, Refused
 
@@ -281,6 +283,100 @@ def test_a_server_killed_in_mid_save_leaves_the_old_file_or_the_new_one(project,
     again = Decisions(Project(project))
     assert sorted(path.name for path in (project / "edits").iterdir()) == ["good.star", "history.jsonl"]
     assert again.state("good")["undo"]["what"] == ("a decision" if moment == "before" else "killed")
+
+
+KILLED_IN_A_PAIR = """
+import os, signal, sys
+from pathlib import Path
+from nephila.io import atomic
+from nephila.review.decisions import Decisions
+from nephila.review.project import Project
+decisions = Decisions(Project(Path(sys.argv[1])))
+state = decisions.state("sel_micrograph")
+number, calls = int(sys.argv[2]), []
+def counted(function, *arguments, **named):
+    calls.append(arguments)
+    if len(calls) == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments, **named)
+replace, unlink = os.replace, Path.unlink
+def moved(source, target):
+    return replace(source, target) if ".tmp" in Path(target).name else counted(replace, source, target)
+atomic.os.replace = moved
+def removed(path, *arguments, **named):
+    return counted(unlink, path, *arguments, **named) if path.suffix in (".star", ".json") and ".tmp" not in path.name else (
+        unlink(path, *arguments, **named))
+Path.unlink = removed
+decisions.decide("sel_micrograph", state["hash"], [("micrographs/mic_2.mrc", None, 0), ("micrographs/mic_5.mrc", None, 1)], "pair")
+print(len(calls))
+"""
+
+
+def test_a_server_killed_between_two_files_leaves_both_old_or_both_new(project, decisions, tmp_path):
+    """Killed before each move into place and each removal in turn; what the next start finds is one of two states."""
+    decide(decisions, "def_sort", {NAMES[1]: 2})
+    done = {name: content(project, name) for name in ("sel_micrograph", "def_sort")}
+    whole = shutil.copytree(project, tmp_path / "whole")
+    answer = subprocess.run([sys.executable, "-c", KILLED_IN_A_PAIR, str(whole), "0"], check=True, capture_output=True)
+    after = {name: content(whole, name) for name in done}
+    assert after["sel_micrograph"] is not None and after["def_sort"] != done["def_sort"]
+    steps, half = int(answer.stdout), 0
+    assert steps == 4  # the journal, two edits, the journal's end
+    for step in range(1, steps + 1):
+        copy = shutil.copytree(project, tmp_path / f"killed_{step}")
+        killed = subprocess.run([sys.executable, "-c", KILLED_IN_A_PAIR, str(copy), str(step)], check=False)
+        assert killed.returncode == -9
+        found = {name: content(copy, name) for name in done}
+        half += found not in (done, after)
+        again = Decisions(Project(copy))
+        found = {name: content(copy, name) for name in done}
+        assert found == (done if step == 1 else after), step
+        assert all(again.state(name)["problem"] is None for name in done)
+        assert sorted(path.name for path in (copy / "edits").iterdir()) == sorted(
+            ["history.jsonl", *(f"{name}.star" for name, text in found.items() if text is not None)]
+        )
+        if step > 1:
+            again.undo("sel_micrograph")
+            assert {name: content(copy, name) for name in done} == done
+    assert half == 1  # there was something to end
+
+
+def test_a_run_ends_a_decision_that_broke_off(project, decisions):
+    decide(decisions, "def_sort", {NAMES[1]: 2})
+    subprocess.run([sys.executable, "-c", KILLED_IN_A_PAIR, str(project), "3"], check=False)
+    assert (project / "edits" / journal.NAME).is_file()
+    finish_decision(project)
+    assert not (project / "edits" / journal.NAME).exists()
+    assert f"{NAMES[1]}\t" not in content(project, "def_sort") and f"{NAMES[1]}\t0" in content(
+        project, "sel_micrograph"
+    )
+
+
+def test_what_another_hand_wrote_is_not_ended(project, decisions):
+    decide(decisions, "def_sort", {NAMES[1]: 2})
+    subprocess.run([sys.executable, "-c", KILLED_IN_A_PAIR, str(project), "3"], check=False)
+    mine = content(project, "def_sort").replace(f"{NAMES[2]}\t2", f"{NAMES[2]}\t1")
+    (project / "edits" / "def_sort.star").write_text(mine)
+    assert journal.finish_in(project) == [] and content(project, "def_sort") == mine
+    assert not (project / "edits" / journal.NAME).exists()
+
+
+def test_a_full_disk_at_the_second_file_takes_the_first_one_back(project, decisions, monkeypatch):
+    decide(decisions, "def_sort", {NAMES[1]: 2})
+    done = {name: content(project, name) for name in ("sel_micrograph", "def_sort")}
+    replace, failed = os.replace, []
+
+    def fail(source, target):
+        if str(target).endswith("def_sort.star") and not failed:
+            failed.append(target)
+            raise OSError("no space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("nephila.io.atomic.os.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        decide(decisions, "sel_micrograph", {NAMES[1]: 0, NAMES[4]: 1})
+    assert failed and {name: content(project, name) for name in done} == done
+    assert not (project / "edits" / journal.NAME).exists()
 
 
 def test_a_torn_line_of_the_history_loses_only_itself(project, decisions):

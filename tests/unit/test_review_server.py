@@ -142,6 +142,8 @@ def test_who_is_let_in(client, path, headers, query, status):
         (without(SAVE, "content-type"), 415),
         ({**SAVE, "content-length": str(security.MAX_BODY + 1)}, 413),
         ({**SAVE, "content-length": "many"}, 413),
+        ({**SAVE, "content-length": "\u00b2"}, 413),
+        ({**SAVE, "content-length": "9" * 5000}, 413),
     ],
 )
 def test_who_may_decide(client, project, headers, status):
