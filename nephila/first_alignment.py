@@ -90,6 +90,7 @@ def _align_kind(
         angular_step_deg=settings["angular_step_deg"],
         in_plane_step_deg=settings["angular_step_deg"],
         shift_range_px=settings["shift_range"] / pixel_size,
+        shift_step_px=settings["shift_step"] / pixel_size if settings.get("shift_step") else None,
         coarse_band=min(coarse, band),
         candidates=CANDIDATES,
         final_band=band,

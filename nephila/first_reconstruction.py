@@ -14,7 +14,12 @@ from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.finishing import finish
 from nephila.fsc import MaskedFsc, masked_fsc, resolution_at
-from nephila.iterative_reconstruction import conjugate_gradients, richardson
+from nephila.iterative_reconstruction import (
+    ConjugateGradientSettings,
+    RichardsonSettings,
+    conjugate_gradients,
+    richardson,
+)
 from nephila.job import logger
 from nephila.masks import spherical_mask
 from nephila.partial_sum import GridShape, PartialSum
@@ -25,17 +30,29 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-def solve(partial: PartialSum, method: str, symmetry: str, regulariser: float, threads: int = 1) -> Float32:
+def solve(
+    partial: PartialSum,
+    method: str,
+    symmetry: str,
+    regulariser: float | None,
+    threads: int = 1,
+    options: dict[str, Any] | None = None,
+) -> Float32:
     """A volume from sums: "direct" (regularised division), "conjugate_gradients" (BP CG) or "richardson" (BP RP).
 
-    `regulariser` is in units of the mean CTF^2 of the particles; 1 / 3 is a Wiener filter for SNR 3.
+    regulariser : in units of the mean CTF^2 of the particles; 1 / 3 is a Wiener filter for SNR 3. None: conjugate gradients take
+        the signal-to-noise ratio from the map itself, the others do without
+    options : fields of the method's settings, `ConjugateGradientSettings` or `RichardsonSettings`
     """
     if method == "direct" or partial.particles == 0:
         return finish(partial, symmetry, regulariser, threads=threads)
     if method == "conjugate_gradients":
-        return conjugate_gradients(partial, symmetry, threads=threads)
+        chosen = ConjugateGradientSettings(**(options or {}))
+        return conjugate_gradients(partial, symmetry, regulariser, settings=chosen, threads=threads)
     if method == "richardson":
-        return richardson(partial, symmetry, threads=threads)
+        return richardson(
+            partial, symmetry, regulariser, settings=RichardsonSettings(**(options or {})), threads=threads
+        )
     raise InputError(f"reconstruction method {method!r}: give direct, conjugate_gradients or richardson")
 
 
@@ -60,11 +77,15 @@ def sphere(diameter: float, pixel_size: float, box: int) -> Float32:
 
 
 def half_volumes(sums: ChunkSums, settings: dict[str, Any], symmetry: str, threads: int = 1) -> tuple[Float32, Float32]:
-    """Volumes of both halves by the configured method and SNR (section `reconstruction`)."""
-    first, second = (
-        solve(sums.groups[half], settings["method"], symmetry, 1.0 / settings["snr"], threads) for half in (1, 2)
-    )
+    """Volumes of both halves by the configured method (`method`, `options`) and SNR (`snr`, None for none)."""
+    first, second = (solve_as(sums.groups[half], settings, symmetry, threads) for half in (1, 2))
     return first, second
+
+
+def solve_as(partial: PartialSum, settings: dict[str, Any], symmetry: str, threads: int = 1) -> Float32:
+    """`solve` by settings as `half_volumes` takes them."""
+    regulariser = 1.0 / settings["snr"] if settings["snr"] else None
+    return solve(partial, settings["method"], symmetry, regulariser, threads, settings.get("options"))
 
 
 def halves_fsc(first: Float32, second: Float32, mask: Float32, seed: int) -> MaskedFsc:
@@ -88,7 +109,7 @@ class FirstVolume:
 def merge_groups(
     paths: Sequence[str], settings: dict[str, Any], symmetry: str, mask: Float32, seed: int, threads: int = 1
 ) -> FirstVolume:
-    """Merge the groups' sums and solve: with the direct method this is the Wiener merge V = sum N_g / (sum D_g + 1 / SNR)."""
+    """Merge the groups' sums and solve: directly this is the Wiener merge V = sum N_g / (sum D_g + 1 / SNR)."""
     sums = add_chunks(paths)
     if any(sums.groups[half].particles == 0 for half in (1, 2)):
         raise InputError(
@@ -97,7 +118,7 @@ def merge_groups(
     half1, half2 = half_volumes(sums, settings, symmetry, threads)
     total = whole(sums.groups)
     assert total is not None
-    volume = solve(total, settings["method"], symmetry, 1.0 / settings["snr"], threads)
+    volume = solve_as(total, settings, symmetry, threads)
     return FirstVolume(volume, half1, half2, masked_fsc(half1, half2, mask, seed, threads=threads))
 
 

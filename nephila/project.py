@@ -13,7 +13,7 @@ from nephila.config import Config
 from nephila.errors import InputError
 from nephila.io.tables import read_table
 from nephila.plan import assign_batches
-from nephila.refinement.settings import at_iteration, iteration_settings
+from nephila.refinement.settings import enhances, iteration_settings
 
 LIST = "results/project/micrographs.star"
 """Table of micrographs and their batches, which keeps batches stable when micrographs are added."""
@@ -63,12 +63,21 @@ class ProjectPlan:
     @property
     def moved_by_deg(self) -> float:
         """Change of direction from which the figures call a particle moved, degrees: 1.5 of the last listed steps, as in SPIDER."""
-        step = self.iteration_settings(self.config.refinement.iterations)["angular_step_deg"]
-        return 1.5 * step if self.config.refinement.schedule == "lists" else MOVED_DEG
+        return 1.5 * self.last_settings["angular_step_deg"] or MOVED_DEG
+
+    @property
+    def last_settings(self) -> dict[str, Any]:
+        """Settings of the last iteration."""
+        return self.iteration_settings(self.config.refinement.iterations)
+
+    def mask_files(self, iteration: int) -> list[str]:
+        """The user's mask in an iteration, where there is one."""
+        given = self.iteration_settings(iteration)["mask_file"]
+        return [given] if given else []
 
     def enhances(self, iteration: int) -> bool:
         """Whether the references of an iteration have their amplitudes enhanced."""
-        return at_iteration(self.config.refinement.enhance, iteration)
+        return enhances(self.config, iteration)
 
     @property
     def start_settings(self) -> dict[str, Any]:
@@ -93,16 +102,22 @@ class ProjectPlan:
     @property
     def result_settings(self) -> dict[str, Any]:
         """Settings of the last iteration, for what judges its map: with the mask that the final volumes had."""
-        refinement = self.config.refinement
-        settings = self.iteration_settings(refinement.iterations)
-        automatic = refinement.mask.shape == "auto" and refinement.mask.file is None
+        settings = self.last_settings
+        automatic = settings["mask_shape"] == "auto" and settings["mask_file"] is None
         return settings | {"mask_file": FINAL_MASK} if automatic else settings
 
     @property
     def final_settings(self) -> dict[str, Any]:
         """What the final volumes depend on."""
         refinement = self.config.refinement
-        return {"method": refinement.end_method, "b_factor": refinement.b_factor}
+        options = self.config.reconstruction.options_of(refinement.end_method)
+        return {"method": refinement.end_method, "options": options, "b_factor": refinement.b_factor}
+
+    @property
+    def reconstruction_settings(self) -> dict[str, Any]:
+        """What solving for the first volumes depends on."""
+        chosen = self.config.reconstruction
+        return {"method": chosen.method, "snr": chosen.snr, "options": chosen.options_of(chosen.method)}
 
 
 def open_project(config: Config) -> ProjectPlan:
@@ -118,6 +133,7 @@ def open_project(config: Config) -> ProjectPlan:
         ("input.coordinates", config.input.coordinates),
         *(("input.particles", table) for table in config.input.particle_tables),
         ("refinement.mask.file", config.refinement.mask.file),
+        *(("refinement.changes.mask.file", item.mask.file) for item in config.refinement.changes if item.mask),
         ("refinement.scattering", config.refinement.scattering),
         *(("classes.references", path) for path in config.classes.references),
         ("truth.map", config.truth.map),

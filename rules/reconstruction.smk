@@ -26,7 +26,7 @@ rule recon:
         mem_mb=memory("recon"),
         runtime=minutes("recon"),
     params:
-        reconstruction=section("reconstruction"),
+        reconstruction=PROJECT.reconstruction_settings,
         optics=section("optics"),
         particle=section("particle"),
         pixel_size=CONFIG.pixel_size,
@@ -57,7 +57,7 @@ rule merge_recon:
         mem_mb=memory("merge_recon"),
         runtime=minutes("merge_recon"),
     params:
-        reconstruction=section("reconstruction"),
+        reconstruction=PROJECT.reconstruction_settings,
         particle=section("particle"),
         groups=lambda wc: [g.number for g in groups()],
         pixel_size=CONFIG.pixel_size,

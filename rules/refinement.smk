@@ -127,7 +127,7 @@ rule mergegroups:
         reference1=previous("results/refinement/iter_{iter}/reference_half1.mrc"),
         reference2=previous("results/refinement/iter_{iter}/reference_half2.mrc"),
         volume=lambda wc: [] if wc.iter == "01" else previous("results/refinement/iter_{iter}/vol.mrc")(wc),
-        mask=[CONFIG.refinement.mask.file] if CONFIG.refinement.mask.file else [],
+        mask=lambda wc: PROJECT.mask_files(int(wc.iter)),
     output:
         half1="results/refinement/iter_{iter}/reference_half1.mrc",
         half2="results/refinement/iter_{iter}/reference_half2.mrc",
@@ -188,7 +188,7 @@ rule endmerge:
         mem_mb=memory("endmerge"),
         runtime=minutes("endmerge"),
     params:
-        settings=PROJECT.iteration_settings(len(ITERATIONS)),
+        settings=PROJECT.last_settings,
         optics=section("optics"),
         code=code("endmerge"),
     message:
@@ -202,7 +202,7 @@ rule endrefine:
         sums=by_chunk("results/refinement/final/half{half}_{chunk}_sums.npz"),
         particles=by_chunk(f"results/refinement/iter_{LAST}/half{{half}}_{{chunk}}.star"),
         models=expand("results/refinement/iter_{iter}/model.star", iter=["00", *ITERATIONS]),
-        mask=[CONFIG.refinement.mask.file] if CONFIG.refinement.mask.file else [],
+        mask=PROJECT.mask_files(len(ITERATIONS)),
     output:
         particles="results/refinement/particles.star",
         map="results/refinement/map.mrc",
@@ -220,7 +220,7 @@ rule endrefine:
         mem_mb=memory("endrefine"),
         runtime=minutes("endrefine"),
     params:
-        settings=PROJECT.iteration_settings(len(ITERATIONS)),
+        settings=PROJECT.last_settings,
         final=PROJECT.final_settings,
         optics=section("optics"),
         name=CONFIG.project.name,
@@ -331,7 +331,7 @@ rule angdiff:
         mem_mb=memory("angdiff"),
         runtime=minutes("angdiff"),
     params:
-        symmetry=CONFIG.particle.symmetry,
+        symmetry=PROJECT.last_settings["symmetry"],
         iterations=len(ITERATIONS),
         moved_by=PROJECT.moved_by_deg,
         code=code("angdiff"),

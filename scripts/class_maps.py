@@ -6,6 +6,7 @@ from nephila.fsc import fsc_table
 from nephila.io.mrc import write_volume
 from nephila.io.tables import read_blocks, write_blocks, write_table
 from nephila.job import start_job
+from nephila.refinement.final import FinalSettings
 from nephila.refinement.model import read_model
 from nephila.refinement.settings import IterationSettings
 
@@ -14,7 +15,7 @@ with start_job(snakemake) as job:  # noqa: F821
     noise, number = read_model(job.input.model).noise, int(job.wildcards.number)
     blocks = read_blocks(job.input.particles)
     mine = blocks["particles"][blocks["particles"]["rlnClassNumber"] == number]
-    volumes = class_volumes(mine, noise, settings, optics, **job.params.final, threads=job.threads)
+    volumes = class_volumes(mine, noise, settings, optics, FinalSettings(**job.params.final), job.threads)
     for name in ("half1", "half2", "map", "filtered"):
         write_volume(job.output[name], getattr(volumes, name), settings.pixel_size)
     write_table(job.output.fsc, fsc_table(volumes.fsc, settings.box, settings.pixel_size), kind="fsc")

@@ -6,7 +6,7 @@ from nephila.io.mrc import write_volume
 from nephila.io.tables import read_table, write_blocks, write_table
 from nephila.job import logger, start_job
 from nephila.particle_groups import optics_block
-from nephila.refinement.final import final_particles, final_volumes
+from nephila.refinement.final import FinalSettings, final_particles, final_volumes
 from nephila.refinement.model import iteration_table, read_model
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import add_chunks
@@ -16,7 +16,7 @@ with start_job(snakemake) as job:  # noqa: F821
     settings = IterationSettings(**job.params.settings)
     number, pixel_size, box = len(job.input.sums) // 2, settings.pixel_size, settings.box
     sums = add_chunks(job.input.sums[:number]), add_chunks(job.input.sums[number:])
-    volumes = final_volumes(sums, settings, job.params.final["method"], job.params.final["b_factor"], job.threads)
+    volumes = final_volumes(sums, settings, FinalSettings(**job.params.final), job.threads)
     logger.info("resolution %s A at FSC 0.143", resolution_at(volumes.fsc.corrected, 0.143, box, pixel_size))
     for name in ("half1", "half2", "map", "filtered"):
         write_volume(job.output[name], getattr(volumes, name), pixel_size)

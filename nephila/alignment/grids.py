@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nephila.geometry import euler_matrix, quasi_even_directions, view_direction
+from nephila.geometry import euler_matrix, quasi_even_directions, rotation_vector_to_matrix, view_direction
 
 Float = npt.NDArray[np.float64]
 
@@ -40,6 +40,11 @@ class OrientationGrid:
         rot, tilt = (np.repeat(self.views[:, i], len(self.psi)) for i in (0, 1))
         return euler_matrix(rot, tilt, np.tile(self.psi, len(self.views)))
 
+    def matrices_of(self, views: npt.NDArray[np.int64]) -> Float:
+        """Rotations [k, p, 3, 3] of some views."""
+        rot, tilt = (np.repeat(self.views[views, i], len(self.psi)) for i in (0, 1))
+        return euler_matrix(rot, tilt, np.tile(self.psi, len(views))).reshape(len(views), len(self.psi), 3, 3)
+
     def directions(self) -> Float:
         """Unit vectors of view [v, 3]."""
         return view_direction(self.views[:, 0], self.views[:, 1])
@@ -60,6 +65,20 @@ class OrientationGrid:
             better = np.abs(value) > best + 1e-9
             reference[better], mirrored[better], best[better] = index[better], value[better] < 0, np.abs(value[better])
         return reference, mirrored
+
+
+def starts_around(step_deg: float | None, range_deg: float | None) -> Float:
+    """Rotations [k, 3, 3] to turn a pose by: none, then a cubic lattice of rotation vectors `step_deg` apart within `range_deg`.
+
+    The identity alone without a step or a range, or where the range is the smaller.
+    """
+    number = int(range_deg / step_deg + 1e-6) if step_deg and range_deg and range_deg < 180 else 0
+    axis = np.arange(-number, number + 1, dtype=np.float64)
+    vectors = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    size = (vectors**2).sum(axis=1)
+    order = np.argsort(size, kind="stable")
+    kept = vectors[order][size[order] <= (number + 1e-6) ** 2]
+    return rotation_vector_to_matrix(np.deg2rad(kept * (step_deg or 0.0)))
 
 
 def asymmetric_unit(directions: Float, symmetry: Float, step_deg: float) -> npt.NDArray[np.bool_]:

@@ -40,6 +40,11 @@ class Batch:
         self.rotations, self.shifts, self.amplitudes = rotations[rows], shifts[rows], amplitudes[rows]
         self.matches = np.where(np.arange(matches.shape[1]) < number[rows, None], matches[rows], -np.inf)
 
+    def keep(self, most: int) -> None:
+        """Forget all but the best candidates."""
+        self.rotations, self.shifts = self.rotations[:, :most].copy(), self.shifts[:, :most].copy()
+        self.matches, self.amplitudes = self.matches[:, :most].copy(), self.amplitudes[:, :most].copy()
+
     def take_grid(
         self,
         rotations: Float64,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nephila.alignment.coarse import CoarseGrid
-from nephila.alignment.grids import OrientationGrid, ShiftGrid
+from nephila.alignment.grids import OrientationGrid, ShiftGrid, starts_around
 from nephila.alignment.result import Batch, assemble_result
 from nephila.alignment.samples import CtfSource, SampleSet, is_shared
 from nephila.alignment.settings import AlignmentResult, AlignmentSettings, Poses
@@ -139,6 +139,7 @@ class _Run:
     prior_shifts: Float64
     block: int  # rows of a batch
     band: BandSamples  # where the reference is sampled: that of `samples`, or at M k
+    starts: Float64  # rotations of the prior that a local search starts from [k, 3, 3], none first
 
     @classmethod
     def prepare(
@@ -159,8 +160,14 @@ class _Run:
         coarse_band = min(settings.coarse_band, bands[-1])
         levels = tuple(sorted({coarse_band, *bands}))
         samples = SampleSet.build(projector.n, levels)
-        places = [levels.index(band) for band in bands]
-        plan = _refinement_plan(settings, bands, samples.counts[places], local, prior is not None)
+        starts = starts_around(settings.start_step_deg, settings.range_deg if local else None)
+        if len(starts) > 1:
+            bands = (coarse_band, coarse_band, *(band for band in bands if band > coarse_band))
+        counts = samples.counts[[levels.index(band) for band in bands]]
+        if len(starts) > 1:
+            plan = _plan_from_starts(settings, bands, counts, len(starts))
+        else:
+            plan = _refinement_plan(settings, bands, counts, local, prior is not None)
         root = samples.root_weights(weights_by_shell)
         views = OrientationGrid.build(settings.angular_step_deg, settings.in_plane_step_deg, settings.symmetry)
         run = cls(
@@ -168,7 +175,7 @@ class _Run:
             weights_by_shell is not None,
             *(np.zeros(0), np.zeros(0)) if prior is None else (prior.matrices, prior.shifts),
             max(BLOCK, _LOCAL_PIXELS // projector.n**2) if local else BLOCK,
-            samples.band if projector.magnification is None else samples.magnified(projector.magnification),
+            samples.band if projector.magnification is None else samples.magnified(projector.magnification), starts,
         )  # fmt: skip
         if not local:
             run._prepare_coarse(int(samples.counts[levels.index(coarse_band)]))
@@ -245,15 +252,17 @@ class _Run:
         if self.settings.search == "grid":
             self.search_grid_near_prior(batch)
             return
+        number = len(self.starts)
         self.refine(
             batch,
-            batch.prior_rotations[:, None],
-            batch.prior_shifts[:, None],
-            np.ones(self.block, dtype=np.int64),
+            self.starts @ batch.prior_rotations[:, None],
+            np.repeat(batch.prior_shifts[:, None], number, axis=1),
+            np.full(self.block, number),
             batch.prior_shifts,
             self.settings.shift_range_px,
             self.settings.range_deg,
         )
+        batch.keep(self.settings.candidates)
 
     def refine(
         self,
@@ -302,7 +311,7 @@ class _Run:
         cosines = np.einsum("j,sjk,vk->sv", rotation[2], operators, directions)
         both = np.stack([cosines.max(axis=0), -cosines.min(axis=0)], axis=1).ravel()
         near = np.flatnonzero(both >= min(np.cos(np.deg2rad(choice.range_deg)), both.max()))
-        matrices = self.views.matrices().reshape(len(directions), -1, 3, 3)[near // 2]
+        matrices = self.views.matrices_of(near // 2)
         mirrored = (near % 2).astype(bool)
         matrices[mirrored] = np.diag([-1.0, 1.0, -1.0]) @ matrices[mirrored]
         return near, matrices.reshape(-1, 3, 3)
@@ -339,6 +348,21 @@ def _refinement_plan(
         steps=np.array(steps, dtype=np.int64),
         merge_cosine=float(np.cos(np.deg2rad(merge))),
     )
+
+
+def _plan_from_starts(
+    settings: AlignmentSettings, bands: tuple[int, ...], counts: npt.NDArray[np.int64], starts: int
+) -> Plan:
+    """Local search from many poses: all are matched in the first band, the best climb from the second on, ever fewer."""
+    level = np.arange(len(bands))
+    enter = np.maximum(2, np.ceil(settings.candidates / 2.0 ** np.maximum(level - 1, 0))).astype(np.int64)
+    enter[0] = starts
+    climbers, steps = enter.copy(), np.full(len(bands), settings.steps)
+    climbers[0] = steps[0] = 0
+    if len(bands) > 2:
+        climbers[-1] = 1
+    merge = float(np.cos(np.deg2rad(0.1 * min(settings.start_step_deg or 1.0, settings.distinct_deg))))
+    return Plan(counts, np.array(bands, dtype=np.int64), enter, climbers, steps, merge)
 
 
 def _pad(values: Any, rows: int) -> Any:

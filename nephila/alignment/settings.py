@@ -42,6 +42,8 @@ class AlignmentSettings:
     """Most Levenberg-Marquardt steps in each band."""
     range_deg: float | None = None
     """Largest rotation away from the prior (grid: of the view's direction); none: no limit."""
+    start_step_deg: float | None = None
+    """Spacing of the poses within `range_deg` that a continuous local search starts from; none: the prior alone."""
     symmetry: Float | None = field(default=None, repr=False, compare=False)
     """Rotations [s, 3, 3] that leave the reference unchanged; views are then taken from one asymmetric unit."""
     marginal: int = 0
@@ -62,6 +64,8 @@ class AlignmentSettings:
             raise InputError(f"alignment: shift_step_px is {self.shift_step_px}; it has to be positive")
         if self.bands is not None and (not self.bands or list(self.bands) != sorted(set(self.bands))):
             raise InputError(f"alignment: bands {self.bands} have to rise")
+        if self.start_step_deg is not None and not self.start_step_deg > 0:
+            raise InputError(f"alignment: start_step_deg is {self.start_step_deg}; it has to be positive")
         if self.range_deg is not None and not self.range_deg > 0:
             raise InputError(f"alignment: range_deg is {self.range_deg}; it has to be positive, or absent for no limit")
 

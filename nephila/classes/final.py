@@ -12,7 +12,7 @@ from nephila.fsc import MaskedFsc
 from nephila.job import logger
 from nephila.partial_sum import PartialSum
 from nephila.particle_sums import backproject_table
-from nephila.refinement.final import FinalVolumes, final_volumes
+from nephila.refinement.final import FinalSettings, FinalVolumes, final_volumes
 from nephila.refinement.merge import load_mask
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums
@@ -23,13 +23,12 @@ def class_volumes(
     noise: npt.NDArray[np.float64],
     settings: IterationSettings,
     optics: Optics,
-    method: str,
-    b_factor: float | None,
+    final: FinalSettings,
     threads: int = 1,
 ) -> FinalVolumes:
     """Half maps, map, filtered map and FSC of a class's particles in their poses; empty maps where a half-set has none of them.
 
-    noise : by shell, of the last iteration; method, b_factor : as `refinement.final.final_volumes`
+    noise : by shell, of the last iteration
     """
     halves = [table[table["rlnRandomSubset"] == half] for half in (1, 2)]
     if min(map(len, halves)) == 0:
@@ -37,7 +36,7 @@ def class_volumes(
         empty, curve = np.zeros((settings.box,) * 3, dtype=np.float32), np.zeros(settings.box // 2 + 1)
         return FinalVolumes(empty, empty, empty, empty, load_mask(settings), MaskedFsc(curve, curve, curve, curve, 1))
     first, second = (ChunkSums({0: _sum(half, noise, settings, optics, threads)}, None) for half in halves)
-    return final_volumes((first, second), settings, method, b_factor, threads)
+    return final_volumes((first, second), settings, final, threads)
 
 
 def _sum(

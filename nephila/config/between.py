@@ -9,6 +9,7 @@ from nephila.fast_sides import good_box
 from nephila.symmetry import parse_point_group
 
 if TYPE_CHECKING:
+    from nephila.config.refinement import RefinementChange
     from nephila.config.sections import Config
 
 
@@ -33,6 +34,11 @@ def _particle(config: Config) -> list[str]:
             f"{config.particle.diameter:g} A; use {good_box(1.5 * size)}"
         )
     limits = {"reference.resolution": config.reference.resolution}
+    if config.reference.initial.resolution is not None:
+        limits["reference.initial.resolution"] = config.reference.initial.resolution
+    joins = {"refinement": config.refinement.join_resolution}
+    joins |= {key: change.join_resolution or 0.0 for key, change in _changes(config).items()}
+    limits |= {f"{key}.join_resolution": value for key, value in joins.items() if value}
     if config.classes.count > 1:
         limits["classes.resolution"] = config.classes.resolution
     if config.defocus_groups.method == "optimal":
@@ -123,11 +129,55 @@ def _reference(config: Config) -> list[str]:
     return problems
 
 
-def _refinement(config: Config) -> list[str]:
-    """Enhancement and classes."""
+def _changes(config: Config) -> dict[str, RefinementChange]:
+    """The refinement's changes by their key."""
+    return {f"refinement.changes.{i}": change for i, change in enumerate(config.refinement.changes)}
+
+
+def _change(config: Config, key: str, change: RefinementChange) -> list[str]:
+    """What a change of settings may not say, or would say in vain."""
     problems = []
+    if change.symmetry is not None:
+        try:
+            parse_point_group(change.symmetry)
+        except InputError as error:
+            problems.append(f"{key}.symmetry: {error}")
+    if change.from_iteration > config.refinement.iterations:
+        problems.append(
+            f"{key}.from_iteration: {change.from_iteration} is beyond the last iteration; raise refinement.iterations "
+            f"({config.refinement.iterations})"
+        )
+    if change.enhance and not config.refinement.scattering:
+        problems.append(f"{key}.enhance: needs refinement.scattering, the table of scattering amplitudes")
+    for name in ("angular_step_deg", "search_range_deg", "small_angle"):
+        if getattr(change, name) is not None and not _lists_follow(config, change):
+            problems.append(f"{key}.{name}: says nothing to schedule: auto; set schedule: lists in this change")
+    return problems
+
+
+def _lists_follow(config: Config, change: RefinementChange) -> bool:
+    """Whether an iteration from this change on goes by lists."""
+    schedule = config.refinement.schedule
+    later = []
+    for other in sorted(config.refinement.changes, key=lambda item: item.from_iteration):
+        if other.from_iteration <= change.from_iteration:
+            schedule = other.schedule or schedule
+        else:
+            later.append(other.schedule)
+    return "lists" in (schedule, *later)
+
+
+def _refinement(config: Config) -> list[str]:
+    """Solving, enhancement and classes."""
+    problems = []
+    if config.reconstruction.method == "direct" and config.reconstruction.snr is None:
+        problems.append(
+            "reconstruction.snr: empty, but method: direct divides by a constant one; give 3, as SPIDER, or another"
+        )
     if any(config.refinement.enhance) and not config.refinement.scattering:
         problems.append("refinement.enhance: needs refinement.scattering, the table of scattering amplitudes")
+    for key, change in _changes(config).items():
+        problems += _change(config, key, change)
     if config.classes.references and len(config.classes.references) != config.classes.count:
         problems.append(
             f"classes.references: {len(config.classes.references)} maps for classes.count: {config.classes.count}; give one for "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -53,7 +54,14 @@ def _explain(item: Any) -> str:
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Config
     for part in location:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        if isinstance(part, str):  # numbers are places in a list of sections
+            model = next(section for section in _sections_in(model.model_fields[part].annotation))
     return list(model.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Sections that a type is, or is made of: `Mask | None`, `list[RefinementChange]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from nephila.config.base import Count, NotNegative, Positive, Section
+from nephila.config.base import Count, Listed, NotNegative, Positive, Section
+from nephila.config.reconstruction import Method
 
 
 class Mask(Section):
@@ -35,8 +36,16 @@ class RefinementChange(Section):
     ctf: Literal["group", "particle"] | None = Field(None, description="As refinement.ctf.")
     snr: Positive | None = Field(None, description="As refinement.snr.")
     join_resolution: NotNegative | None = Field(None, description="As refinement.join_resolution, A.")
+    search: Literal["continuous", "grid"] | None = Field(None, description="As alignment.search.")
+    angular_step_deg: Positive | None = Field(None, description="schedule lists: angular step, degrees.")
+    search_range_deg: NotNegative | None = Field(
+        None, description="schedule lists: search within this angle; 0: everywhere."
+    )
+    small_angle: bool | None = Field(None, description="schedule lists: small-angle search.")
     shift_range: Positive | None = Field(None, description="Largest shift in x and y, A.")
+    enhance: bool | None = Field(None, description="Amplitude enhancement (needs scattering).")
     centre: bool | None = Field(None, description="As refinement.centre.")
+    mask: Mask | None = Field(None, description="Keys of refinement.mask that change; those left out stay.")
 
 
 class Refinement(Section):
@@ -46,22 +55,27 @@ class Refinement(Section):
         8, ge=1, le=99, description="Most iterations; the run stops earlier when nothing moves any more."
     )
     schedule: Literal["auto", "lists"] = Field(
-        "auto", description="auto: from the data; lists: the five lists below, as in SPIDER."
+        "auto", description="auto: from the data; lists: the lists below, as in SPIDER."
     )
-    angular_step_deg: list[Positive] = Field(
+    angular_step_deg: Listed[Positive] = Field(
         [15.0, 3.3, 3.0, 2.0, 2.0, 2.0, 1.5],
-        description="lists: angular step per iteration, degrees (the last one repeats).",
+        description="lists: angular step per iteration, degrees (the last one repeats): of the reference views, or where the "
+        "search is continuous and local, of the poses around the last one that it starts from.",
     )
-    search_range_deg: list[NotNegative] = Field(
+    search_range_deg: Listed[NotNegative] = Field(
         [0.0, 0.0, 15.0, 15.0, 8.0, 6.0, 5.0],
-        description="lists: search within this angle of the last direction; 0: everywhere.",
+        description="lists: search within this angle of the last direction (continuous: of the last pose); 0: everywhere.",
     )
-    shift_range: list[Positive] = Field(
+    shift_range: Listed[Positive] = Field(
         [16.0], description="Largest shift in x and y per iteration, A (the last one repeats)."
     )
-    enhance: list[bool] = Field([False], description="Amplitude enhancement per iteration (needs scattering).")
-    small_angle: list[bool] = Field(
-        [False], description="lists: small-angle search around each particle's last direction."
+    enhance: Listed[bool] = Field([False], description="Amplitude enhancement per iteration (needs scattering).")
+    small_angle: Listed[bool] = Field(
+        [False], description="lists: small-angle search around each particle's last direction, by the two keys below."
+    )
+    small_angle_step_deg: Positive = Field(0.5, description="Angular step of small-angle iterations, degrees.")
+    small_angle_range_deg: Positive = Field(
+        2.0, description="Small-angle iterations stay within this angle of the last direction, degrees."
     )
     halves: Literal["independent", "shared"] = Field(
         "independent",
@@ -83,8 +97,10 @@ class Refinement(Section):
     centre: bool = Field(
         True, description="Keep the map's centre of gravity in the box centre, where the point group leaves it free."
     )
-    end_method: Literal["direct", "conjugate_gradients"] = Field(
-        "conjugate_gradients", description="How the final volumes are solved for."
+    end_method: Method = Field(
+        "conjugate_gradients",
+        description="How the final volumes are solved for; settings of the last two: reconstruction.conjugate_gradients, "
+        "reconstruction.richardson.",
     )
     mask: Mask = Field(default_factory=Mask, description="Mask of the references and of the masked FSC.")
     changes: list[RefinementChange] = Field(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from nephila.config.base import Count, NotNegative, Positive, Section, Share
+from nephila.config.reconstruction import Reconstruction
 from nephila.config.refinement import Classes, Refinement
 from nephila.fast_sides import good_box
 
@@ -93,7 +94,7 @@ class Input(Section):
 class OpticsSection(Section):
     """The microscope."""
 
-    voltage_kv: float = Field(300.0, ge=10, le=3000, description="Acceleration voltage, kV.")
+    voltage_kv: float = Field(300.0, ge=40, le=3000, description="Acceleration voltage, kV.")
     cs_mm: float = Field(2.7, ge=-1, le=20, description="Spherical aberration, mm; 0 for a Cs-corrected microscope.")
     amplitude_contrast: float = Field(0.1, ge=0, lt=1, description="Amplitude contrast, a fraction.")
     phase_shift_deg: float = Field(0.0, ge=0, lt=180, description="Phase shift of a phase plate, degrees.")
@@ -315,6 +316,11 @@ class Alignment(Section):
     )
     angular_step_deg: Positive = Field(15.0, le=45, description="Step of the reference views, degrees.")
     shift_range: NotNegative = Field(25.0, description="Largest shift in x and y, A.")
+    shift_step: Positive | None = Field(
+        None,
+        description="Step of the shifts that a search tries, here and in the refinement, A (SPIDER: 2 px); empty: a quarter of the "
+        "shortest period that it compares. continuous: the start of finer steps; grid: the shifts' accuracy.",
+    )
     usectf: bool = Field(
         True, description="Multiply references by the group's CTF; off: one set of references for all groups."
     )
@@ -335,15 +341,6 @@ class Thresholds(Section):
     best_per_view: Count | None = Field(
         None, description="At most this many particles per view and group (bestim); empty: no cap."
     )
-
-
-class Reconstruction(Section):
-    """The first reconstruction, by defocus group."""
-
-    method: Literal["direct", "conjugate_gradients", "richardson"] = Field(
-        "direct", description="How a volume is solved for: gridding with direct division, BP CG, or BP RP."
-    )
-    snr: Positive = Field(3.0, description="Signal-to-noise ratio of the Wiener merge over groups.")
 
 
 class Jobs(Section):

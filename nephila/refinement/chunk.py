@@ -121,10 +121,12 @@ def align_table(
         angular_step_deg=decision.angular_step_deg,
         in_plane_step_deg=decision.angular_step_deg,
         shift_range_px=decision.shift_range / pixel_size,
+        shift_step_px=settings.shift_step / pixel_size if settings.shift_step else None,
         coarse_band=min(sampling.band(coarse_band(decision.angular_step_deg)), band),
         candidates=CANDIDATES,
         final_band=band,
         range_deg=None if exhaustive else decision.search_range_deg,
+        start_step_deg=decision.angular_step_deg if settings.schedule == "lists" else None,
         symmetry=point_group_matrices(settings.symmetry),
         marginal=MARGINAL if exhaustive and settings.search == "continuous" else 0,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,31 +43,30 @@ class FinalVolumes:
     fsc: MaskedFsc
 
 
-def final_volumes(
-    sums: tuple[ChunkSums, ChunkSums],
-    settings: IterationSettings,
-    method: str,
-    b_factor: float | None,
-    threads: int = 1,
-) -> FinalVolumes:
-    """Solve for the final volumes.
+@dataclass(frozen=True)
+class FinalSettings:
+    """How final volumes are solved for (method and its options as `first_reconstruction.solve`) and sharpened.
 
-    Parameters
-    ----------
-    sums : of half 1 and half 2, to Nyquist
-    method : "direct" or "conjugate_gradients"
     b_factor : A^2, negative sharpens; None for none
     """
+
+    method: str = "conjugate_gradients"
+    options: dict[str, Any] = field(default_factory=dict)
+    b_factor: float | None = None
+
+
+def final_volumes(
+    sums: tuple[ChunkSums, ChunkSums], settings: IterationSettings, final: FinalSettings, threads: int = 1
+) -> FinalVolumes:
+    """Solve for the final volumes; `sums` of half 1 and half 2, to Nyquist."""
     parts: list[PartialSum] = []
     for half, chunk_sums in enumerate(sums, 1):
         part = whole(chunk_sums.groups)
         if part is None or part.particles == 0:
             raise InputError(f"half-set {half} has no particles; loosen the thresholds or add data")
         parts.append(part)
-    regulariser = 1.0 / settings.snr if settings.snr else STABILISER
-    half1, half2 = (solve(part, method, settings.symmetry, regulariser, threads) for part in parts)
-    total = parts[0].copy().add(parts[1])
-    volume = solve(total, method, settings.symmetry, regulariser, threads)
+    half1, half2 = (_solve_final(part, settings, final, threads) for part in parts)
+    volume = _solve_final(parts[0].copy().add(parts[1]), settings, final, threads)
     mask = load_mask(settings, (half1, half2))
     settings = at_mask_size(settings, mask)
     curves = masked_fsc(half1, half2, mask, settings.seed, threads=threads)
@@ -76,9 +76,17 @@ def final_volumes(
     fsc = np.clip(monotone_tail(curves.corrected), 0.0, 1.0)
     fsc[0] = 1.0
     filtered = filter_shells(volume, reference_correlation(fsc))
-    if b_factor is not None:
-        filtered = apply_b_factor(filtered, b_factor, settings.pixel_size)
+    if final.b_factor is not None:
+        filtered = apply_b_factor(filtered, final.b_factor, settings.pixel_size)
     return FinalVolumes(half1, half2, volume, filtered, mask, curves)
+
+
+def _solve_final(part: PartialSum, settings: IterationSettings, final: FinalSettings, threads: int) -> Float32:
+    """A volume without a filter, or with the constant SNR where one is set."""
+    # without one, conjugate gradients weigh by the SNR that the map shows, and Richardson's rounds end before noise comes in
+    unfiltered = STABILISER if final.method == "direct" else None
+    regulariser = 1.0 / settings.snr if settings.snr else unfiltered
+    return solve(part, final.method, settings.symmetry, regulariser, threads, final.options)
 
 
 def final_particles(chunks: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from nephila.first_alignment import align_group
 from nephila.first_reconstruction import half_volumes
 from nephila.particle_sums import backproject_table
 from nephila.refinement.chunk import refine_chunk
-from nephila.refinement.final import FinalVolumes, final_volumes
+from nephila.refinement.final import FinalSettings, FinalVolumes, final_volumes
 from nephila.refinement.merge import Merged, merge_iteration, search_of
 from nephila.refinement.model import RefinementModel
 from nephila.refinement.settings import IterationSettings
@@ -108,7 +108,7 @@ def refine_in_process(
         )
         for half in (1, 2)
     ]  # fmt: skip
-    volumes = final_volumes((last[0], last[1]), settings, end_method, None, threads)
+    volumes = final_volumes((last[0], last[1]), settings, FinalSettings(end_method), threads)
     return Refined(table, models, references, volumes)
 
 

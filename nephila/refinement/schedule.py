@@ -7,6 +7,8 @@ Local passes after that are cheap and end when the median particle turns by less
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from nephila.refinement.model import Decision, IterationRow, RefinementModel
@@ -57,8 +59,6 @@ def first_decision(fsc: np.ndarray, settings: IterationSettings) -> Decision:
 
 def listed_decision(settings: IterationSettings, band: int) -> Decision:
     """What the configuration's lists say for an iteration."""
-    if settings.small_angle:
-        return Decision("local", settings.angular_step_deg, 2.0, settings.shift_range, band)
     local = settings.search_range_deg > 0
     return Decision(
         "local" if local else "exhaustive",
@@ -73,7 +73,11 @@ def decision_of(before: RefinementModel, settings: IterationSettings) -> Decisio
     """How an iteration searches: what the model before it decided, or the configuration's lists; or it starts again."""
     if settings.start_again:
         return Decision("exhaustive", LATER_STEP_DEG, 0.0, settings.shift_range, before.next.band)
-    return before.next if settings.schedule == "auto" else listed_decision(settings, before.next.band)
+    if settings.schedule == "lists":
+        return listed_decision(settings, before.next.band)
+    # the model was made with the shift range of its own iteration
+    local = before.next.search == "local"
+    return replace(before.next, shift_range=local_shift_range(before.row, settings) if local else settings.shift_range)
 
 
 def next_decision(
@@ -101,5 +105,9 @@ def next_decision(
 def local_decision(band: int, row: IterationRow, settings: IterationSettings) -> Decision:
     """A local pass around each particle's last pose, ranges from how far particles still move."""
     reach = float(np.clip(3 * row.moved_deg, 3.0, 15.0))
-    shift = float(np.clip(4 * row.moved_angst, 2 * settings.pixel_size, settings.shift_range))
-    return Decision("local", min(LATER_STEP_DEG, reach), reach, shift, band)
+    return Decision("local", min(LATER_STEP_DEG, reach), reach, local_shift_range(row, settings), band)
+
+
+def local_shift_range(row: IterationRow, settings: IterationSettings) -> float:
+    """How far shifts may go in a local pass after `row`, A: four times what they moved, two pixels or more."""
+    return float(np.clip(4 * row.moved_angst, 2 * settings.pixel_size, settings.shift_range))

@@ -16,10 +16,10 @@ T = TypeVar("T")
 class IterationSettings:
     """What an iteration needs to know besides data.
 
-    Lengths in A, angles in degrees. `search_range_deg` 0 searches everywhere; the three lists' values and `small_angle` count
-    only where `schedule` is "lists", otherwise the model that the last iteration left decides. `changed`: settings of the
-    configuration's `changes` hold from this iteration on, so that a refinement that had converged goes on; `start_again`: with
-    an exhaustive search.
+    Lengths in A, angles in degrees. `search_range_deg` 0 searches everywhere; step and range count only where `schedule` is
+    "lists" (in iterations of small angles they are those of `small_angle_…`), otherwise the model that the last iteration left
+    decides. `shift_step` None: as the coarse band asks. `changed`: settings of the configuration's `changes` hold from this
+    iteration on, so that a refinement that had converged goes on; `start_again`: with an exhaustive search.
     """
 
     iteration: int
@@ -33,7 +33,6 @@ class IterationSettings:
     angular_step_deg: float
     search_range_deg: float
     shift_range: float
-    small_angle: bool
     halves: Literal["independent", "shared"]
     ctf: Literal["group", "particle"]
     snr: float | None
@@ -46,6 +45,7 @@ class IterationSettings:
     changed: bool = False
     start_again: bool = False
     mask_shape: Literal["sphere", "auto"] = "sphere"
+    shift_step: float | None = None
 
 
 def at_iteration(values: Sequence[T], iteration: int) -> T:
@@ -56,34 +56,54 @@ def at_iteration(values: Sequence[T], iteration: int) -> T:
 def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
     """IterationSettings of an iteration (from 1) as a plain dict, for a job's params."""
     refinement, particle = config.refinement, config.particle
-    listed = refinement.schedule == "lists"  # otherwise the lists say nothing, and editing them reruns nothing
-    settings = asdict(
+    changed = changed_settings(config, iteration)
+
+    def of(name: str) -> Any:
+        """A key of the section `refinement` in this iteration: what `changes` say, else its own value or entry of a list."""
+        if name in changed:
+            return changed[name]
+        value = getattr(refinement, name)
+        return at_iteration(value, iteration) if isinstance(value, list) else value
+
+    step, search_range = 0.0, 0.0
+    if of("schedule") == "lists":  # otherwise the lists say nothing, and editing them reruns nothing
+        step, search_range = of("angular_step_deg"), of("search_range_deg")
+        if of("small_angle"):
+            step, search_range = refinement.small_angle_step_deg, refinement.small_angle_range_deg
+    mask = refinement.mask.model_copy(update=changed.get("mask", {}))
+    return asdict(
         IterationSettings(
             iteration=iteration,
             pixel_size=config.pixel_size,
             box=config.box,
             diameter=particle.diameter,
-            symmetry=particle.symmetry,
+            symmetry=changed.get("symmetry", particle.symmetry),
             seed=config.project.seed,
-            search=config.alignment.search,
-            schedule=refinement.schedule,
-            angular_step_deg=at_iteration(refinement.angular_step_deg, iteration) if listed else 0.0,
-            search_range_deg=at_iteration(refinement.search_range_deg, iteration) if listed else 0.0,
-            shift_range=at_iteration(refinement.shift_range, iteration),
-            small_angle=listed and at_iteration(refinement.small_angle, iteration),
-            halves=refinement.halves,
-            ctf=refinement.ctf,
-            snr=refinement.snr,
-            join_resolution=refinement.join_resolution,
+            search=changed.get("search", config.alignment.search),
+            schedule=of("schedule"),
+            angular_step_deg=step,
+            search_range_deg=search_range,
+            shift_range=of("shift_range"),
+            shift_step=config.alignment.shift_step,
+            halves=of("halves"),
+            ctf=of("ctf"),
+            snr=of("snr"),
+            join_resolution=of("join_resolution"),
             start_resolution=config.reference.resolution,
-            centre=refinement.centre,
-            mask_file=refinement.mask.file,
-            mask_shape=refinement.mask.shape,
-            mask_edge=refinement.mask.edge,
-            mask_diameter=refinement.mask.diameter or 1.1 * particle.diameter,
+            centre=of("centre"),
+            mask_file=mask.file,
+            mask_shape=mask.shape,
+            mask_edge=mask.edge,
+            mask_diameter=mask.diameter or 1.1 * particle.diameter,
+            changed=changed.get("changed", False),
+            start_again=changed.get("start_again", False),
         )
     )
-    return settings | changed_settings(config, iteration)
+
+
+def enhances(config: Config, iteration: int) -> bool:
+    """Whether the references of an iteration have their amplitudes enhanced."""
+    return bool(changed_settings(config, iteration).get("enhance", at_iteration(config.refinement.enhance, iteration)))
 
 
 def changed_settings(config: Config, iteration: int) -> dict[str, Any]:
@@ -92,7 +112,10 @@ def changed_settings(config: Config, iteration: int) -> dict[str, Any]:
     for change in sorted(config.refinement.changes, key=lambda item: item.from_iteration):
         if change.from_iteration > iteration:
             break
-        given = change.model_dump(exclude_none=True, exclude={"from_iteration", "start_again"})
+        given = change.model_dump(exclude_none=True, exclude={"from_iteration", "start_again", "mask"})
         begins = change.from_iteration == iteration
-        values |= given | {"changed": begins, "start_again": begins and change.start_again}
+        if change.mask is not None:  # an empty key of the mask is a value: no file
+            given["mask"] = values.get("mask", {}) | change.mask.model_dump(exclude_unset=True)
+        again = begins and (change.start_again or values.get("start_again", False))
+        values |= given | {"changed": begins, "start_again": again}
     return values

@@ -289,7 +289,9 @@ def _refinement(run: Run, cite: Citations) -> list[str]:
         sentences.append(f"This took {len(worked)} iterations ({exhaustive} exhaustive, {local} local), {stopped}.")
     sentences.append(
         f"Volumes were made by gridding in Fourier space {cite('gridding', 'kaiser_bessel')}"
-        + (", the final ones by conjugate gradients" if settings.end_method == "conjugate_gradients" else "")
+        + {"direct": "", "richardson": ", the final ones by Richardson iteration"}.get(
+            settings.end_method, ", the final ones by conjugate gradients"
+        )
         + (f"; references were Wiener filtered with a constant signal-to-noise ratio of {settings.snr:g}." if settings.snr else
            f"; references were Wiener filtered with the signal-to-noise ratio from the half maps' FSC {cite('wiener')}.")
     )  # fmt: skip

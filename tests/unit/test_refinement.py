@@ -54,7 +54,7 @@ POSE_COLUMNS = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst",
 def settings(**changes):
     values = IterationSettings(
         iteration=1, pixel_size=PIXEL, box=N, diameter=100.0, symmetry="C1", seed=3, search="continuous", schedule="auto",
-        angular_step_deg=10.0, search_range_deg=0.0, shift_range=15.0, small_angle=False, halves="independent", ctf="group",
+        angular_step_deg=10.0, search_range_deg=0.0, shift_range=15.0, halves="independent", ctf="group",
         snr=None, join_resolution=40.0, start_resolution=40.0, centre=True, mask_file=None, mask_edge=15.0,
         mask_diameter=110.0,
     )  # fmt: skip

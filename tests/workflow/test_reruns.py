@@ -317,11 +317,24 @@ def test_the_last_angular_step_reruns_the_last_iteration_alone(code: Path, liste
     assert "'angular_step_deg': 5.0" in run.jobs[("grploop", "02,0001,1")]
 
 
-def test_settings_from_an_iteration_on_leave_the_earlier_ones_alone(code: Path, project: Path) -> None:
-    changes = [{"from_iteration": 2, "snr": 3.0, "start_again": True}, {"from_iteration": 3, "symmetry": "C2"}]
-    runs.configure(project, {"refinement": {"changes": changes, "iterations": 2}})
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        ({"snr": 3.0, "start_again": True}, {}),
+        ({"mask": {"file": "mask.mrc"}}, {}),
+        ({"schedule": "lists", "search": "grid", "angular_step_deg": 5.0}, {}),
+        ({"enhance": True}, {"enhance": ["iter_01,1", "iter_01,2"]}),
+    ],
+)
+def test_settings_from_an_iteration_on_leave_the_earlier_ones_alone(
+    code: Path, project: Path, change: dict[str, Any], more: dict[str, list[str]]
+) -> None:
+    write_volume(project / "mask.mrc", np.ones((60, 60, 60), np.float32), 4.0)
+    (project / "curve.star").write_text("data_\nloop_\n_nphSpatialFrequency\n_nphIntensity\n0.0 1.0\n0.2 0.1\n")
+    changes = [{"from_iteration": 2, **change}]
+    runs.configure(project, {"refinement": {"changes": changes, "iterations": 2, "scattering": "curve.star"}})
     last = {"grploop": ["02,0001,1", "02,0001,2"], "mergegroups": ["02"]}
-    assert runs.snakemake(code, project, "-n").jobs_of() == jobs(last, END)
+    assert runs.snakemake(code, project, "-n").jobs_of() == jobs(last, more, END)
 
 
 @pytest.mark.parametrize(
