@@ -365,7 +365,14 @@ def lowpass(data: npt.ArrayLike, pixel_size: float, resolution: float, width_she
 
 
 def butterworth(data: npt.ArrayLike, pass_band: float, stop_band: float) -> Float32:
-    """SPIDER's Butterworth low-pass (FQ, option 7): 0.8 at about `pass_band`, 0.1 at `stop_band` (fractions of sampling).
+    """Low-pass a square image or cubic volume by `butterworth_weights`."""
+    array = np.asarray(data, dtype=np.float32)
+    return filter_shells(array, butterworth_weights(array.shape[-1], pass_band, stop_band))
+
+
+def butterworth_weights(n: int, pass_band: float, stop_band: float) -> npt.NDArray[np.float64]:
+    """SPIDER's Butterworth low-pass (FQ, option 7) by shell 0 to n - 1: 0.8 at about `pass_band`, 0.1 at `stop_band` (fractions of
+    sampling).
 
     order = 2 log10(0.882 / sqrt(10.624^2 - 1)) / log10(pass / stop), radius = pass / 0.882^(2 / order),
     weight = 1 / sqrt(1 + (f / radius)^order).
@@ -374,9 +381,8 @@ def butterworth(data: npt.ArrayLike, pass_band: float, stop_band: float) -> Floa
         raise InputError(
             f"Butterworth bands {pass_band} and {stop_band}: the pass band must be positive and below the stop band"
         )
-    array = np.asarray(data, dtype=np.float32)
     epsilon, attenuation = 0.882, 10.624
     order = 2 * np.log10(epsilon / np.sqrt(attenuation**2 - 1)) / np.log10(pass_band / stop_band)
     radius = pass_band / epsilon ** (2 / order)
-    frequency = np.arange(array.shape[-1]) / array.shape[-1]
-    return filter_shells(array, 1 / np.sqrt(1 + (frequency / radius) ** order))
+    weights: npt.NDArray[np.float64] = 1 / np.sqrt(1 + (np.arange(n) / n / radius) ** order)
+    return weights

@@ -102,10 +102,13 @@ def reference_views(volume: Float32, step_deg: float) -> tuple[pd.DataFrame, Flo
     return table, FourierProjector.from_volume(volume).project(matrices)
 
 
-def filter_at_resolution(volume: Float32, pixel_size: float, resolution: float, width: float = 0.05) -> Float32:
-    """SPIDER's `filt`: Butterworth with its bands `width` (of sampling) below and above the resolution's frequency.
+def filter_at_resolution(
+    volume: Float32, pixel_size: float, resolution: float, below: float = 0.05, above: float = 0.05
+) -> Float32:
+    """SPIDER's `filt`: Butterworth with its bands so far (of sampling) below and above the resolution's frequency.
 
     A resolution (A) of 0 means that none was measured: 40 A is used.
     """
     frequency = pixel_size / (resolution or 40.0)
-    return butterworth(volume, max(frequency - width, 0.5 * frequency), min(frequency + width, 0.5))
+    pass_band = max(frequency - below, 0.5 * frequency)
+    return butterworth(volume, pass_band, max(min(frequency + above, 0.5), 1.01 * pass_band))

@@ -81,6 +81,8 @@ rule filt:
     conda:
         ENVIRONMENT
     params:
+        below=CONFIG.reconstruction.filter_pass,
+        above=CONFIG.reconstruction.filter_stop,
         code=code("filt"),
     message:
         "Filter the first volume at its resolution"

@@ -8,4 +8,5 @@ from nephila.references import filter_at_resolution
 with start_job(snakemake) as job:  # noqa: F821
     volume, pixel_size = read_volume(job.input.volume)
     resolution = float(read_table(job.input.resolution)["nphResolutionHalf"].iloc[0])
-    write_volume(job.output[0], filter_at_resolution(volume, pixel_size, resolution), pixel_size)
+    filtered = filter_at_resolution(volume, pixel_size, resolution, job.params.below, job.params.above)
+    write_volume(job.output[0], filtered, pixel_size)

@@ -10,6 +10,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Band = Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
+"""A frequency in units of sampling: 0.5 is Nyquist."""
 T = TypeVar("T")
 Listed = Annotated[list[T], Field(min_length=1)]
 """One entry per iteration, the last of which repeats."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nephila.config.base import Count, NotNegative, Positive, Section
+from nephila.config.base import Band, Count, NotNegative, Positive, Section
 
 Method = Literal["direct", "conjugate_gradients", "richardson"]
 HalfBoxes = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -59,6 +59,14 @@ class Reconstruction(Section):
         description="Constant signal-to-noise ratio of the Wiener merge over groups, for every method (SPIDER: 3). Empty: "
         "conjugate_gradients take it from the map itself, richardson does without; direct needs one.",
     )
+    filter_pass: float = Field(
+        0.05,
+        ge=0,
+        lt=0.5,
+        description="filt: the Butterworth filter's pass band lies so far below the frequency of the volume's resolution (but not "
+        "below half of it), in units of sampling (Nyquist is 0.5).",
+    )
+    filter_stop: Band = Field(0.05, description="filt: its stop band lies so far above it, at most at Nyquist.")
     conjugate_gradients: ConjugateGradients = Field(
         default_factory=ConjugateGradients,
         description="Settings of conjugate_gradients, as method and as refinement.end_method.",

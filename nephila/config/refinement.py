@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nephila.config.base import Count, Listed, NotNegative, Positive, Section
+from nephila.config.base import Band, Count, Listed, NotNegative, Positive, Section
 from nephila.config.reconstruction import Method
 
 
@@ -45,6 +45,7 @@ class RefinementChange(Section):
     shift_range: Positive | None = Field(None, description="Largest shift in x and y, A.")
     enhance: bool | None = Field(None, description="Amplitude enhancement (needs scattering).")
     centre: bool | None = Field(None, description="As refinement.centre.")
+    filter: Literal["wiener", "butterworth"] | None = Field(None, description="As refinement.filter.")
     mask: Mask | None = Field(None, description="Keys of refinement.mask that change; those left out stay.")
 
 
@@ -88,6 +89,15 @@ class Refinement(Section):
     join_resolution: NotNegative = Field(
         40.0, description="The two references share what is coarser than this, A; 0: nothing."
     )
+    filter: Literal["wiener", "butterworth"] = Field(
+        "wiener",
+        description="Filter of the references and of each iteration's map: wiener, by the half maps' FSC; butterworth, SPIDER's, "
+        "with its pass band where the FSC is 0.5.",
+    )
+    filter_stop: Positive = Field(
+        0.15, description="butterworth: stop band beyond the pass band, in units of sampling (Nyquist is 0.5)."
+    )
+    filter_at_most: Band = Field(0.4, description="butterworth: highest pass band, in units of sampling.")
     scattering: str | None = Field(
         None, description="Scattering curve for enhance (STAR: nphSpatialFrequency in 1/A, nphIntensity)."
     )

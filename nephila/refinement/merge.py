@@ -13,7 +13,7 @@ from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.finishing import finish
 from nephila.fourier import filter_shells
-from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation, resolution_at
+from nephila.fsc import MaskedFsc, masked_fsc, resolution_at
 from nephila.io.mrc import read_volume
 from nephila.job import logger
 from nephila.masks import apply_mask, half_map_mask, spherical_mask
@@ -23,6 +23,7 @@ from nephila.refinement.certainty import Certainty, measure_certainty
 from nephila.refinement.claims import claimed_fsc
 from nephila.refinement.groups import group_fsc_table
 from nephila.refinement.model import IterationRow, RefinementModel
+from nephila.refinement.reference_filter import reference_filters
 from nephila.refinement.schedule import alignment_band, decision_of, next_decision
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
@@ -240,21 +241,23 @@ def next_references(
 ) -> tuple[tuple[Float32, Float32], Float32]:
     """References of the next iteration, and the merged volume filtered by its own FSC.
 
-    Each half is filtered by its FSC (the Wiener filter of a half), what is coarser than the join's limit is shared, the solvent
+    Each half is filtered by its FSC (`reference_filters`), what is coarser than the join's limit is shared, the solvent
     is flattened and the map moved back by `offset` (x, y, z; px) where that is more than LARGEST_OFFSET.
     """
     n = settings.box
     fsc = np.clip(monotone_tail(curves.corrected), 0.0, 1.0)
     fsc[0] = 1.0
     mean = 0.5 * (halves[0] + halves[1])
-    volume = filter_shells(mean, reference_correlation(fsc))
+    filters = reference_filters(fsc, settings)
+    volume = filter_shells(mean, filters.map)
     shift = -np.asarray(offset, dtype=np.float64)
     if settings.halves == "shared":
-        filtered = [apply_mask(filter_shells(mean, 2 * fsc / (1 + fsc)), mask)] * 2
+        filtered = [apply_mask(filter_shells(mean, filters.shared), mask)] * 2
     else:
         join = join_weights(n, settings)
         filtered = [
-            apply_mask(filter_shells(mean, fsc * join) + filter_shells(half, fsc * (1 - join)), mask) for half in halves
+            apply_mask(filter_shells(mean, filters.half * join) + filter_shells(half, filters.half * (1 - join)), mask)
+            for half in halves
         ]
     if settings.centre and np.linalg.norm(shift) > max(1.0, LARGEST_OFFSET * settings.diameter / settings.pixel_size):
         filtered = [shift_volume(half, shift) for half in filtered]

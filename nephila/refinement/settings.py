@@ -18,8 +18,9 @@ class IterationSettings:
 
     Lengths in A, angles in degrees. `search_range_deg` 0 searches everywhere; step and range count only where `schedule` is
     "lists" (in iterations of small angles they are those of `small_angle_…`), otherwise the model that the last iteration left
-    decides. `shift_step` None: as the coarse band asks. `changed`: settings of the configuration's `changes` hold from this
-    iteration on, so that a refinement that had converged goes on; `start_again`: with an exhaustive search.
+    decides. `shift_step` None: as the coarse band asks; `filter_…`: as `reference_filter.reference_filters`. `changed`: settings
+    of the configuration's `changes` hold from this iteration on, so that a refinement that had converged goes on; `start_again`:
+    with an exhaustive search.
     """
 
     iteration: int
@@ -46,6 +47,9 @@ class IterationSettings:
     start_again: bool = False
     mask_shape: Literal["sphere", "auto"] = "sphere"
     shift_step: float | None = None
+    filter: Literal["wiener", "butterworth"] = "wiener"
+    filter_stop: float = 0.15
+    filter_at_most: float = 0.4
 
 
 def at_iteration(values: Sequence[T], iteration: int) -> T:
@@ -70,6 +74,9 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
         step, search_range = of("angular_step_deg"), of("search_range_deg")
         if of("small_angle"):
             step, search_range = refinement.small_angle_step_deg, refinement.small_angle_range_deg
+    bands: dict[str, float] = {}
+    if of("filter") == "butterworth":  # to the other filter they say nothing
+        bands = {"filter_stop": refinement.filter_stop, "filter_at_most": refinement.filter_at_most}
     mask = refinement.mask.model_copy(update=changed.get("mask", {}))
     return asdict(
         IterationSettings(
@@ -91,6 +98,8 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
             join_resolution=of("join_resolution"),
             start_resolution=config.reference.resolution,
             centre=of("centre"),
+            filter=of("filter"),
+            **bands,
             mask_file=mask.file,
             mask_shape=mask.shape,
             mask_edge=mask.edge,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from test_refinement import (
     OPTICS,
     PIXEL,
     POSE_COLUMNS,
+    N,
     blobs,
     disturbed,
     model_of,
@@ -22,13 +24,17 @@ from nephila.config import parse_config
 from nephila.errors import InputError
 from nephila.first_reconstruction import half_volumes, solve
 from nephila.fourier import centred_rfftn, radial_average
+from nephila.fsc import MaskedFsc
 from nephila.geometry import angular_distance
 from nephila.iterative_reconstruction import ConjugateGradientSettings, RichardsonSettings
 from nephila.particle_sums import pose_matrices
 from nephila.project import ProjectPlan
+from nephila.references import filter_at_resolution
 from nephila.refinement.chunk import refine_chunk
 from nephila.refinement.final import FinalSettings, final_volumes
+from nephila.refinement.merge import next_references
 from nephila.refinement.model import Decision
+from nephila.refinement.reference_filter import reference_filters
 from nephila.refinement.schedule import decision_of
 from nephila.refinement.settings import IterationSettings, enhances, iteration_settings
 from nephila.refinement.sums import ChunkSums
@@ -209,6 +215,65 @@ def test_changes_of_mask_lists_search_and_enhancement() -> None:
     project = ProjectPlan(config, {}, ())
     assert [project.mask_files(i) for i in (3, 4)] == [["first.mrc"], []]
     assert project.result_settings["mask_file"] == "results/refinement/mask.mrc"
+
+
+def test_the_butterworth_filter_of_references() -> None:
+    box = 64
+    choice = at(
+        1, input={"pixel_size": 3.0}, particle={"box": box, "diameter": 100.0}, refinement={"filter": "butterworth"}
+    )
+    fsc = np.where(np.arange(33) <= 10, 0.9, 0.2)
+    fsc[0] = 1.0
+    filters = reference_filters(fsc, choice)
+    shells = np.arange(33) / box
+    assert all(np.array_equal(filters.half, each) for each in filters)
+    assert filters.half[10] == pytest.approx(0.75, abs=0.01)  # 1 / sqrt(1 + 0.882^2)
+    assert np.interp(10 / box + 0.15, shells, filters.half) == pytest.approx(0.094, abs=0.01)
+    sharp = reference_filters(fsc, replace(choice, filter_stop=0.03))
+    assert sharp.half[14] < 0.1 < filters.half[14] and sharp.half[8] > filters.half[8]
+    full, capped = (reference_filters(np.ones(33), replace(choice, filter_at_most=most)).half for most in (0.5, 0.4))
+    assert capped[26] == pytest.approx(0.71, abs=0.02) and full[26] > 0.9 and full[32] == pytest.approx(0.75, abs=0.01)
+    wiener = reference_filters(fsc, replace(choice, filter="wiener"))
+    assert np.array_equal(wiener.half, fsc) and np.allclose(wiener.map**2, wiener.shared)
+    with_bands = {"filter_stop": 0.1, "filter_at_most": 0.3}
+    assert at(1, refinement=with_bands) == at(1)  # they say nothing to wiener, and rerun nothing
+    chosen = at(1, refinement=with_bands | {"filter": "butterworth"})
+    assert (chosen.filter_stop, chosen.filter_at_most) == (0.1, 0.3)
+
+
+@pytest.mark.parametrize("halves", ["shared", "independent"])
+def test_references_are_filtered_as_chosen(halves: str) -> None:
+    rng = np.random.default_rng(4)
+    first, second = (rng.standard_normal((N, N, N)).astype(np.float32) for _ in range(2))
+    fsc = np.linspace(0.95, 0.2, N // 2 + 1)
+    curves = MaskedFsc(fsc, fsc, fsc, fsc, 9)
+    choice = settings(halves=halves, centre=False, join_resolution=0.0)
+    found = {}
+    for kind in ("wiener", "butterworth"):
+        chosen = replace(choice, filter=kind)
+        references, volume = next_references((first, second), curves, np.ones_like(first), chosen)
+        weights = reference_filters(np.r_[1.0, fsc[1:]], chosen)
+        of_reference = weights.shared if halves == "shared" else weights.half
+        given = 0.5 * (first + second) if halves == "shared" else first
+        for filtered, unfiltered, expected in (
+            (references[0], given, of_reference),
+            (volume, 0.5 * (first + second), weights.map),
+        ):
+            ratio = np.sqrt(power(filtered) / power(unfiltered))
+            assert np.allclose(ratio, expected[2:-2], rtol=0.1)
+        found[kind] = volume
+    assert not np.allclose(found["wiener"], found["butterworth"])
+
+
+@pytest.mark.parametrize(("below", "above"), [(0.0, 0.1), (0.02, 0.02), (0.05, 0.05)])
+def test_bands_of_filt(below: float, above: float) -> None:
+    point = np.zeros((48, 48, 48), dtype=np.float32)
+    point[24, 24, 24] = 1.0
+    filtered = filter_at_resolution(point, 3.0, 15.0, below, above)  # 0.2 of sampling
+    weights = np.abs(centred_rfftn(filtered))[0, 0]
+    at_bands = np.interp([48 * (0.2 - below), 48 * (0.2 + above)], np.arange(25), weights)
+    assert at_bands == pytest.approx([0.75, 0.094], abs=0.06)
+    assert np.isfinite(filter_at_resolution(point, 3.0, 6.0, 0.0, above)).all()
 
 
 @pytest.mark.parametrize(
