@@ -1,6 +1,6 @@
 # Nephila: single-particle reconstruction with defocus groups. `snakemake -n` shows the plan, `snakemake STAGE` stops at a stage:
 # ctf, defocus_groups, picks, particles, alignment, thresholds, reconstruction, refinement (everything, with the summary: all).
-# On request: classes (part of the run with classes.count above 1), local_resolution, resolution_by_particles.
+# On request: classes (part of the run with classes.count above 1), group_projections, local_resolution, resolution_by_particles.
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -33,6 +33,7 @@ localrules:
     picks,
     particles,
     alignment,
+    group_projections,
     thresholds,
     reconstruction,
     refinement,

@@ -148,6 +148,7 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "win2stk": lambda w: 125 + 1.5 * _rows(w) + _stack(w, w.group_particles + 256),
     "initial_model": lambda w: 900 + 7.5 * w.box**3 / 1e6 + _stack(w, 300),
     "refproj": lambda w: 230 + 10 * _half_transform(w),
+    "refproj_ctf": lambda w: 230 + _views(w, 20),
     "apshgrp": lambda w: max(270.0, _projector(w)) + _stack(w, w.group_particles),
     "select": lambda w: 180 + _rows(w),
     "average": lambda w: 245 + _views(w, 30) + _stack(w, w.group_particles) + 4e-3 * w.group_particles,

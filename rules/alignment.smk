@@ -116,13 +116,41 @@ rule refproj:
         mem_mb=memory("refproj"),
         runtime=minutes("refproj"),
     params:
-        alignment=section("alignment"),
+        step=CONFIG.alignment.angular_step_deg,
         resolution=CONFIG.reference.resolution,
         code=code("refproj"),
     message:
         "Project the reference at quasi-even directions"
     script:
         "../scripts/refproj.py"
+
+
+rule refproj_ctf:
+    input:
+        projections="results/alignment/projections.mrcs",
+        table="results/alignment/group_{group}/sel_particles.star",
+    output:
+        "results/alignment/group_{group}/projections.mrcs",
+    log:
+        "logs/refproj_ctf/{group}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=memory("refproj_ctf"),
+        runtime=minutes("refproj_ctf"),
+    params:
+        optics=section("optics"),
+        code=code("refproj_ctf"),
+    message:
+        "Multiply the reference's projections by the CTF of group {wildcards.group}"
+    script:
+        "../scripts/refproj_ctf.py"
+
+
+# on request: SPIDER's sets of references, one for each group
+rule group_projections:
+    input:
+        by_group("results/alignment/group_{group}/projections.mrcs"),
 
 
 rule apshgrp:

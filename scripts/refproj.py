@@ -8,6 +8,6 @@ from nephila.references import filter_reference, reference_views
 with start_job(snakemake) as job:  # noqa: F821
     volume, pixel_size = read_volume(job.input.volume)
     volume = filter_reference(volume, pixel_size, job.params.resolution)
-    directions, projections = reference_views(volume, job.params.alignment["angular_step_deg"])
+    directions, projections = reference_views(volume, job.params.step)
     write_table(job.output.directions, directions, kind="directions", comment="Reference views.")
     write_stack(job.output.projections, projections, pixel_size)

@@ -299,44 +299,6 @@ def test_another_number_of_iterations_runs_the_new_ones_alone(
     assert run.jobs_of() == jobs(expected, END)
 
 
-@pytest.fixture
-def listed_project(code: Path, project: Path) -> Path:
-    """The finished project as if it had been refined by SPIDER's lists: its files are taken as made with these settings."""
-    runs.configure(project, {"refinement": {"schedule": "lists", "angular_step_deg": [15.0, 7.5]}})
-    runs.finished(runs.snakemake(code, project, "--touch"))
-    assert runs.snakemake(code, project, "-n").nothing_to_do
-    return project
-
-
-@pytest.mark.slow
-def test_the_last_angular_step_reruns_the_last_iteration_alone(code: Path, listed_project: Path) -> None:
-    runs.configure(listed_project, {"refinement": {"angular_step_deg": [15.0, 5.0]}})
-    run = runs.snakemake(code, listed_project, "-n")
-    last = {"grploop": ["02,0001,1", "02,0001,2"], "mergegroups": ["02"]}
-    assert run.jobs_of() == jobs(last, END)
-    assert "'angular_step_deg': 5.0" in run.jobs[("grploop", "02,0001,1")]
-
-
-@pytest.mark.parametrize(
-    ("change", "more"),
-    [
-        ({"snr": 3.0, "start_again": True}, {}),
-        ({"mask": {"file": "mask.mrc"}}, {}),
-        ({"schedule": "lists", "search": "grid", "angular_step_deg": 5.0}, {}),
-        ({"enhance": True}, {"enhance": ["iter_01,1", "iter_01,2"]}),
-    ],
-)
-def test_settings_from_an_iteration_on_leave_the_earlier_ones_alone(
-    code: Path, project: Path, change: dict[str, Any], more: dict[str, list[str]]
-) -> None:
-    write_volume(project / "mask.mrc", np.ones((60, 60, 60), np.float32), 4.0)
-    (project / "curve.star").write_text("data_\nloop_\n_nphSpatialFrequency\n_nphIntensity\n0.0 1.0\n0.2 0.1\n")
-    changes = [{"from_iteration": 2, **change}]
-    runs.configure(project, {"refinement": {"changes": changes, "iterations": 2, "scattering": "curve.star"}})
-    last = {"grploop": ["02,0001,1", "02,0001,2"], "mergegroups": ["02"]}
-    assert runs.snakemake(code, project, "-n").jobs_of() == jobs(last, more, END)
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -486,6 +448,11 @@ def test_the_hash_of_code_follows_imports_and_ignores_remarks(
     assert (digest(package) != before) == changes
     provenance._parse.cache_clear()
     provenance.modules_behind.cache_clear()
+
+
+def test_projections_with_the_ctf_of_groups_are_made_on_request(code: Path, project: Path) -> None:
+    run = runs.snakemake(code, project, "-n", "group_projections")
+    assert run.jobs_of() == jobs({"refproj_ctf": ["001", "002", "003"]})
 
 
 def test_scripts_name_only_modules_that_exist() -> None:
