@@ -111,7 +111,12 @@ class ProjectPlan:
         """What the final volumes depend on."""
         refinement = self.config.refinement
         options = self.config.reconstruction.options_of(refinement.end_method)
-        return {"method": refinement.end_method, "options": options, "b_factor": refinement.b_factor}
+        return {
+            "method": refinement.end_method,
+            "options": options,
+            "b_factor": refinement.b_factor,
+            "sharpening": refinement.sharpening,
+        }
 
     @property
     def reconstruction_settings(self) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from nephila.kernels.shells import shell_products
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+LEVEL_FROM = 10.0
+"""A: proteins scatter evenly beyond this resolution, on average over shells."""
+
 
 def rotational_power(volume: npt.ArrayLike, threads: int = 1) -> Float64:
     """Mean |F|^2 of a volume over shells 0 to n // 2."""
@@ -98,6 +101,47 @@ def apply_b_factor(volume: npt.ArrayLike, b_factor: float, pixel_size: float, li
     if limit:
         factor = factor * (0.5 + 0.5 * np.cos(np.pi * np.clip((k - reach) * n * pixel_size / 3.0, 0.0, 1.0)))
     return irfftn(rfftn(data) * factor.astype(np.float32), n)
+
+
+def level_amplitudes(
+    volume: npt.ArrayLike,
+    power: npt.ArrayLike,
+    fsc: npt.ArrayLike,
+    pixel_size: float,
+    limit: float,
+    start: float = LEVEL_FROM,
+    cosine_shells: float = 3.0,
+) -> Float32:
+    """Noise-based sharpening: from `start` to `limit` the map gets a level spectrum, as far as its signal exceeds the noise.
+
+    The amplitude of shell s is multiplied by `C_ref(s) sqrt(P(s0) / P(s))`, C_ref = sqrt(2 F / (1 + F)), s0 the shell of `start`:
+    proteins scatter evenly from there on (Wilson), so what falls was lost, and what stays down is what noise hides. Coarser
+    shells get C_ref alone, for they hold the particle's shape; beyond the limit all falls to zero over a cosine edge.
+
+    Args:
+        volume: without a filter, signal and noise.
+        power: mean |F|^2 by shell 0 to n // 2 of the same map inside its mask (`rotational_power`), smoothed here over five shells.
+        fsc: of the half maps, in [0, 1].
+        limit: A, finer than `start`.
+
+    Raises:
+        InputError: curves of the wrong length, or a limit not finer than `start` or beyond Nyquist.
+    """
+    data = _check(volume)
+    n = data.shape[0]
+    shells = np.arange(n // 2 + 1)
+    spectrum, curve = np.asarray(power, dtype=np.float64), np.clip(np.asarray(fsc, dtype=np.float64), 0.0, 1.0)
+    if spectrum.shape != shells.shape or curve.shape != shells.shape:
+        raise InputError(f"power and FSC of {n // 2 + 1} shells are needed for side {n}")
+    if not 2 * pixel_size * 0.999 <= limit < start:
+        raise InputError(f"limit {limit:g} A: must lie between {start:g} A, where levelling starts, and Nyquist")
+    logarithm = np.log(np.maximum(spectrum, 1e-30 * spectrum.max() + 1e-300))
+    smooth = np.convolve(np.pad(logarithm, 2, mode="edge"), np.full(5, 0.2), "valid")
+    first = n * pixel_size / start
+    raised = np.interp(first, shells, smooth) - np.interp(np.maximum(shells, first), shells, smooth)
+    fall = np.clip((shells - n * pixel_size / limit) / max(cosine_shells, 1e-6), 0.0, 1.0)
+    factor = np.sqrt(2 * curve / (1 + curve)) * np.exp(0.5 * raised)
+    return filter_shells(data, np.where(fall < 1, factor * (0.5 + 0.5 * np.cos(np.pi * fall)), 0.0))
 
 
 def estimate_b_factor(

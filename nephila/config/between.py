@@ -176,6 +176,10 @@ def _refinement(config: Config) -> list[str]:
         )
     if any(config.refinement.enhance) and not config.refinement.scattering:
         problems.append("refinement.enhance: needs refinement.scattering, the table of scattering amplitudes")
+    if config.refinement.sharpening == "noise" and config.refinement.b_factor is not None:
+        problems.append(
+            f"refinement.b_factor: {config.refinement.b_factor:g} is not used with sharpening: noise; leave one of the two out"
+        )
     for key, change in _changes(config).items():
         problems += _change(config, key, change)
     if config.classes.references and len(config.classes.references) != config.classes.count:

@@ -101,6 +101,11 @@ class Refinement(Section):
     scattering: str | None = Field(
         None, description="Scattering curve for enhance (STAR: nphSpatialFrequency in 1/A, nphIntensity)."
     )
+    sharpening: Literal["b_factor", "noise"] = Field(
+        "b_factor",
+        description="Amplitudes of the final map: b_factor, by the key below; noise, level from 10 A to the resolution reached, as "
+        "far as signal exceeds noise (it needs no number, and a map finer than 10 A).",
+    )
     b_factor: float | None = Field(
         None, description="B factor of the final map's sharpening, A^2 (negative sharpens); empty: none."
     )

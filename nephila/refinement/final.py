@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,15 @@ import pandas as pd
 from nephila.errors import InputError
 from nephila.first_reconstruction import solve
 from nephila.fourier import filter_shells
-from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation
+from nephila.fsc import MaskedFsc, masked_fsc, reference_correlation, resolution_at
 from nephila.job import logger
+from nephila.masks import apply_mask
 from nephila.partial_sum import PartialSum
 from nephila.refinement.claims import claimed_fsc
 from nephila.refinement.merge import STABILISER, at_mask_size, load_mask, monotone_tail
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
-from nephila.sharpening import apply_b_factor
+from nephila.sharpening import LEVEL_FROM, apply_b_factor, level_amplitudes, rotational_power
 
 Float32 = npt.NDArray[np.float32]
 
@@ -47,12 +48,13 @@ class FinalVolumes:
 class FinalSettings:
     """How final volumes are solved for (method and its options as `first_reconstruction.solve`) and sharpened.
 
-    b_factor : A^2, negative sharpens; None for none
+    sharpening : "b_factor", by `b_factor` (A^2, negative sharpens; None for none), or "noise", see `sharpening.level_amplitudes`
     """
 
     method: str = "conjugate_gradients"
     options: dict[str, Any] = field(default_factory=dict)
     b_factor: float | None = None
+    sharpening: Literal["b_factor", "noise"] = "b_factor"
 
 
 def final_volumes(
@@ -75,10 +77,25 @@ def final_volumes(
         logger.warning("the mask itself correlates the half maps: give it a softer or wider edge")
     fsc = np.clip(monotone_tail(curves.corrected), 0.0, 1.0)
     fsc[0] = 1.0
+    return FinalVolumes(half1, half2, volume, _sharpened(volume, fsc, mask, settings, final), mask, curves)
+
+
+def _sharpened(
+    volume: Float32, fsc: npt.NDArray[np.float64], mask: Float32, settings: IterationSettings, final: FinalSettings
+) -> Float32:
+    """The map filtered by its FSC, and sharpened as asked for."""
+    if final.sharpening == "noise":
+        limit = resolution_at(fsc, 0.143, settings.box, settings.pixel_size)
+        if limit is not None and limit < LEVEL_FROM:
+            power = rotational_power(apply_mask(volume, mask))
+            return level_amplitudes(volume, power, fsc, settings.pixel_size, limit)
+        logger.warning(
+            "sharpening by noise begins at %g A, which the map does not reach: it is only filtered", LEVEL_FROM
+        )
     filtered = filter_shells(volume, reference_correlation(fsc))
     if final.b_factor is not None:
         filtered = apply_b_factor(filtered, final.b_factor, settings.pixel_size)
-    return FinalVolumes(half1, half2, volume, filtered, mask, curves)
+    return filtered
 
 
 def _solve_final(part: PartialSum, settings: IterationSettings, final: FinalSettings, threads: int) -> Float32:

@@ -307,6 +307,8 @@ def _refinement(run: Run, cite: Citations) -> list[str]:
             f"{inside}, corrected by phase randomisation {cite('randomisation')}"
             + (f", and {resolution['unmasked_0143']:.2f} Å without a mask." if resolution.get("unmasked_0143") else ".")
         )
+    if settings.sharpening == "noise":
+        sentences.append("The map's amplitudes were levelled beyond 10 Å, as far as its signal exceeds its noise.")
     if settings.b_factor is not None:
         sentences.append(f"The map was sharpened with a B factor of {settings.b_factor:g} Å².")
     return sentences

@@ -265,6 +265,27 @@ def test_references_are_filtered_as_chosen(halves: str) -> None:
     assert not np.allclose(found["wiener"], found["butterworth"])
 
 
+def test_noise_sharpens_the_final_map(caplog) -> None:
+    first, second = (sums_of_particles(24, 80, noise=0.5)[0] for _ in range(2))
+    halves = ChunkSums({0: first}, None), ChunkSums({0: second}, None)
+    plain, noise = (
+        FinalSettings(**plan(refinement={"end_method": "direct", "sharpening": kind}).final_settings)
+        for kind in ("b_factor", "noise")
+    )
+    fine = settings(
+        box=24, pixel_size=1.5, diameter=25.0, mask_diameter=28.0, start_resolution=9.0, join_resolution=0.0
+    )
+    usual, level = (final_volumes(halves, fine, each) for each in (plain, noise))
+    assert np.array_equal(usual.map, level.map)
+    ratio = np.sqrt(power(level.filtered) / power(usual.filtered))
+    shells = np.arange(2, 2 + len(ratio))
+    coarse = shells * 10.0 < 24 * 1.5 - 10
+    assert np.allclose(ratio[coarse], 1.0, atol=0.05) and ratio[~coarse][1:7].min() > 1.05
+    coarse_map = replace(fine, pixel_size=5.0, diameter=80.0, mask_diameter=90.0)
+    kept = final_volumes(halves, coarse_map, noise)
+    assert np.array_equal(kept.filtered, final_volumes(halves, coarse_map, plain).filtered)
+
+
 @pytest.mark.parametrize(("below", "above"), [(0.0, 0.1), (0.02, 0.02), (0.05, 0.05)])
 def test_bands_of_filt(below: float, above: float) -> None:
     point = np.zeros((48, 48, 48), dtype=np.float32)
@@ -292,6 +313,7 @@ def test_bands_of_filt(below: float, above: float) -> None:
         ({"refinement": {"changes": [{"from_iteration": 2, "join_resolution": 1.5}]}}, "changes.0.join_resolution: 1.5 A is"),
         ({"refinement": {"join_resolution": 1.9}}, "refinement.join_resolution: 1.9 A is finer than Nyquist (2 A"),
         ({"reference": {"initial": {"resolution": 1.0}}}, "reference.initial.resolution: 1 A is finer than Nyquist"),
+        ({"refinement": {"b_factor": -50, "sharpening": "noise"}}, "b_factor: -50 is not used with sharpening: noise"),
         ({"optics": {"voltage_kv": 20}}, "optics.voltage_kv"),
         ({"reconstruction": {"snr": None}}, "reconstruction.snr: empty, but method: direct"),
         ({"reconstruction": {"richardson": {"step": 2.0}}}, "reconstruction.richardson.step"),

@@ -7,7 +7,13 @@ import pytest
 
 from nephila.errors import InputError
 from nephila.fourier import filter_shells
-from nephila.sharpening import apply_b_factor, enhance_amplitudes, estimate_b_factor, rotational_power
+from nephila.sharpening import (
+    apply_b_factor,
+    enhance_amplitudes,
+    estimate_b_factor,
+    level_amplitudes,
+    rotational_power,
+)
 
 N, PIXEL = 40, 2.0
 K = np.arange(N // 2 + 1) / (N * PIXEL)
@@ -61,3 +67,30 @@ def test_enhanced_power_follows_the_curve_up_to_the_limit() -> None:
 def test_bad_curves(frequency: list[float], intensity: list[float], limit: float) -> None:
     with pytest.raises(InputError):
         enhance_amplitudes(white(), frequency, intensity, PIXEL, limit)
+
+
+def test_levelled_amplitudes_stay_within_what_noise_allows() -> None:
+    shells = np.arange(N // 2 + 1)
+    signal, noise = apply_b_factor(white(), 150.0, PIXEL), 0.12 * white(1)
+    volume = signal + noise
+    known, error = rotational_power(signal), rotational_power(noise)
+    fsc = known / (known + 2 * error)  # of halves, each with twice the noise of the whole
+    level = level_amplitudes(volume, rotational_power(volume), fsc, PIXEL, limit=4.5)
+    power, before = rotational_power(level), rotational_power(volume)
+    signal_share = 2 * fsc / (1 + fsc)
+    inner = (shells >= 10) & (shells <= 16)
+    # the spectrum is level but for the noise's share; where noise has taken over, it is not raised
+    assert power[inner] / signal_share[inner] == pytest.approx(np.full(inner.sum(), before[8]), rel=0.25)
+    assert power[16] / before[16] > 1.5 * power[10] / before[10] and signal_share[16] < 0.8
+    # up to 10 A only the FSC filters; beyond the limit nothing is left
+    assert power[2:8] == pytest.approx((before * signal_share)[2:8], rel=0.05)
+    assert power[20] < 0.3 * power[17] and np.isfinite(level).all()
+
+
+@pytest.mark.parametrize(
+    ("power", "limit", "message"),
+    [(np.ones(5), 5.0, "shells"), (np.ones(21), 10.0, "levelling starts"), (np.ones(21), 3.0, "Nyquist")],
+)
+def test_what_cannot_be_levelled_is_refused(power: np.ndarray, limit: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        level_amplitudes(white(), power, np.ones(21), PIXEL, limit)
