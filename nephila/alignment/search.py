@@ -287,7 +287,7 @@ class _Run:
         batch.take(poses[0], poses[1] + half, scores, amplitudes, poses[2])
 
     def search_grid_near_prior(self, batch: Batch) -> None:
-        """The views within `range_deg` of each particle's prior, every in-plane rotation, shifts around its own."""
+        """The views and in-plane rotations within `range_deg` of each particle's prior, shifts around its own."""
         choice, n = self.settings, self.projector.n
         assert choice.range_deg is not None and batch.particle is not None
         offsets = shift_grid(choice, n)
@@ -300,10 +300,10 @@ class _Run:
             ctf = batch.particle.ctf[one] if len(batch.particle.ctf) > 1 else batch.particle.ctf
             particle = Particle(batch.particle.real[one], batch.particle.imag[one], ctf)
             found = coarse.search(particle, coarse.norms(ctf, 1), choice.candidates, choice.distinct_deg)
-            batch.take_grid_row(row, *found, views, len(self.views.psi))
+            batch.take_grid_row(row, *found, views, len(matrices) // len(views))
 
     def _views_near(self, rotation: Float64) -> tuple[npt.NDArray[np.int64], Float64]:
-        """Views around a pose as 2 v, mirrored ones 2 v + 1, and the matrices of all their in-plane rotations."""
+        """Views around a pose as 2 v, mirrored ones 2 v + 1, and the matrices of their in-plane rotations nearest to it."""
         choice = self.settings
         assert choice.range_deg is not None
         directions = self.views.directions()
@@ -314,6 +314,16 @@ class _Run:
         matrices = self.views.matrices_of(near // 2)
         mirrored = (near % 2).astype(bool)
         matrices[mirrored] = np.diag([-1.0, 1.0, -1.0]) @ matrices[mirrored]
+        number = 2 * int(np.ceil(choice.range_deg / choice.in_plane_step_deg)) + 1
+        if number < len(self.views.psi):
+            # nearest or, as each matrix stands for its half turn too, farthest in the plane
+            plane, axis = (
+                np.einsum("vpij,sij->svp", matrices[:, :, rows], (rotation @ operators)[:, rows])
+                for rows in ([0, 1], [2])
+            )
+            nearness = (np.abs(plane) + axis).max(axis=0)
+            order = np.sort(np.argsort(-nearness, axis=1, kind="stable")[:, :number], axis=1)
+            matrices = np.take_along_axis(matrices, order[:, :, None, None], axis=1)
         return near, matrices.reshape(-1, 3, 3)
 
 

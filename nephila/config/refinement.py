@@ -65,7 +65,8 @@ class Refinement(Section):
     )
     search_range_deg: Listed[NotNegative] = Field(
         [0.0, 0.0, 15.0, 15.0, 8.0, 6.0, 5.0],
-        description="lists: search within this angle of the last direction (continuous: of the last pose); 0: everywhere.",
+        description="lists: search within this angle of the last pose (on the grid: of its direction, and in the plane); 0: "
+        "everywhere.",
     )
     shift_range: Listed[Positive] = Field(
         [16.0], description="Largest shift in x and y per iteration, A (the last one repeats)."

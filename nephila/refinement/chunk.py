@@ -116,13 +116,16 @@ def align_table(
         return kind_planes(table.iloc[first:last], sampling, settings.ctf)
 
     exhaustive = decision.search == "exhaustive"
+    compared = coarse_band(decision.angular_step_deg)
+    if settings.search == "grid" and not exhaustive:
+        compared = max(compared, local_grid_band(decision.angular_step_deg))
     options = AlignmentSettings(
         search=settings.search,
         angular_step_deg=decision.angular_step_deg,
         in_plane_step_deg=decision.angular_step_deg,
         shift_range_px=decision.shift_range / pixel_size,
         shift_step_px=settings.shift_step / pixel_size if settings.shift_step else None,
-        coarse_band=min(sampling.band(coarse_band(decision.angular_step_deg)), band),
+        coarse_band=min(sampling.band(compared), band),
         candidates=CANDIDATES,
         final_band=band,
         range_deg=None if exhaustive else decision.search_range_deg,
@@ -146,6 +149,11 @@ def align_table(
 def coarse_band(step_deg: float) -> int:
     """Finest shell of the search over a grid of this step: neighbours 15 degrees apart still correlate to shell 8, 10 to 10."""
     return 8 if step_deg > 12 else 10
+
+
+def local_grid_band(step_deg: float) -> int:
+    """Finest shell of a local search that stays on the grid: as far as its step resolves, and its memory stays small."""
+    return int(np.clip(100 / step_deg, 8, 32))
 
 
 def with_poses(

@@ -173,6 +173,18 @@ def test_range_and_step_of_listed_local_passes(tmp_path, search: str) -> None:
         assert (errors(90.0, 70.0)[0][near] > 5.0).mean() > (wide[near] > 5.0).mean() + 0.1
 
 
+def test_small_angles_on_the_grid_mend_what_is_left(tmp_path) -> None:
+    volume = blobs()
+    truth = particles(tmp_path, 16, 0.1, volume=volume)
+    start = disturbed(truth, 3.0, 0.1)
+    choice = settings(
+        schedule="lists", search="grid", angular_step_deg=1.0, search_range_deg=4.0, shift_step=PIXEL / 10
+    )
+    found, _ = refine_chunk(start, volume, model_of(Decision("local", 5.0, 9.0, PIXEL / 2, 15), 0.01), choice, OPTICS)
+    before, after = (angular_distance(pose_matrices(table), pose_matrices(truth)) for table in (start, found))
+    assert np.median(after) < 0.6 * np.median(before)
+
+
 def test_the_step_of_shifts(tmp_path) -> None:
     volume = blobs()
     truth = particles(tmp_path, 12, 0.1, volume=volume)
