@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from nephila.config import Config
+
 COLUMN = re.compile(r"[\"'](nph[A-Z]\w*)[\"']")
 RULE = re.compile(r"^\s*(?:rule|checkpoint) (\w+):", re.MULTILINE)
 
@@ -43,11 +45,32 @@ def test_every_function_named_in_the_method_exists(repository):
     assert missing == []
 
 
+def test_every_key_named_in_the_method_exists(repository):
+    sections = "|".join(Config.model_fields)
+    wrong = []
+    for document in ("method.md", "spider-users.md"):
+        text = (repository / "docs" / document).read_text()
+        for key in re.findall(rf"`((?:{sections})(?:\.[a-z_0-9]+)+)(?:`|: )", text):
+            *module, name = key.split(".")
+            if not (is_key(key) or exists(module, name)):
+                wrong.append(key)
+    assert wrong == []
+
+
+def is_key(path):
+    section = Config()
+    for part in path.split("."):
+        if not hasattr(section, part):
+            return False
+        section = getattr(section, part)
+    return True
+
+
 def exists(module, name):
     try:
-        if hasattr(importlib.import_module(".".join(["nephila", *module])), name):
+        if hasattr(importlib.import_module(".".join(["nephila", *(module or ())])), name):
             return True
-        importlib.import_module(".".join(["nephila", *module, name]))
+        importlib.import_module(".".join(["nephila", *(module or ()), name]))
     except ImportError:
         return False
     return True
