@@ -31,7 +31,8 @@ class SetSettings:
 
     n: box, px; count: particles; snr: variance of the projections with their CTF over that of the noise, over the whole box
     (none: pure noise); shift_px: largest origin in x and y; kind: "blobs" (C1), "ring" (12 of a D7 ring's 14 subunits), or a
-    point group; defocus_spread: half range of particles' defocus about their micrograph's, A
+    point group; defocus_spread: half range of particles' defocus about their micrograph's, A; noise: deviations of the noise, by
+    micrograph in turn; amplitude_spread: deviation of the particles' amplitudes about 1 (within 0.3 to 1.7)
     """
 
     n: int = 64
@@ -42,6 +43,8 @@ class SetSettings:
     kind: str = "blobs"
     defocus_spread: float = 0.0
     pixel_size: float | None = None
+    noise: tuple[float, ...] = (1.0,)
+    amplitude_spread: float = 0.0
 
 
 def phantom(settings: SetSettings) -> Phantom:
@@ -79,12 +82,15 @@ def simulate(folder: Path, settings: SetSettings) -> pd.DataFrame:
     means = rng.uniform(10000, 25000, micrograph[-1] + 1)[micrograph]
     defocus = (means + rng.uniform(-1, 1, count) * settings.defocus_spread).round(1)
     scale = _scale(subject, settings, angles, shifts, defocus, pixel)
+    deviation, amplitude = levels(settings)
     with stack_writer(folder / "particles.mrcs", (count, n, n), pixel, "float32") as stack:
         for first in range(0, count, 256):
             rows = slice(first, min(first + 256, count))
             images = rng.standard_normal((rows.stop - first, n, n), dtype=np.float32)
+            images *= deviation[rows, None, None]
             if scale > 0:
-                images += scale * _projections(subject, angles, shifts, defocus, pixel, rows)
+                clean = _projections(subject, angles, shifts, defocus, pixel, rows)
+                images += scale * amplitude[rows, None, None] * clean
             stack[rows] = images
     write_volume(folder / "reference.mrc", subject.volume() * (scale if scale > 0 else 0.05), pixel)
     write_volume(folder / "mask.mrc", spherical_mask(n, RADIUS * n, 0.06 * n), pixel)
@@ -109,6 +115,15 @@ def simulate(folder: Path, settings: SetSettings) -> pd.DataFrame:
     poses = [name for name in table if name.startswith(("rlnAngle", "rlnOrigin"))]
     write_blocks(folder / "particles.star", {"optics": optics, "particles": table.drop(columns=poses)})
     return table
+
+
+def levels(settings: SetSettings) -> tuple[Float32, Float32]:
+    """Deviation of the noise and amplitude of the signal of each particle of a set, float32 [count]."""
+    micrograph = np.arange(settings.count) // PER_MICROGRAPH
+    deviation = np.asarray(settings.noise, dtype=np.float32)[micrograph % len(settings.noise)]
+    drawn = np.random.default_rng([settings.seed, 227]).standard_normal(settings.count)
+    amplitude = np.clip(1 + settings.amplitude_spread * drawn, 0.3, 1.7).astype(np.float32)
+    return deviation, amplitude
 
 
 def project(subject: Phantom, angles: Float64, shifts: Float64, defocus: Float64, pixel: float) -> Float32:

@@ -81,6 +81,10 @@ def resolution_at(
     return n * pixel_size / shell
 
 
+MASK_CORRELATION = 0.1
+"""FSC of phase-randomised maps, mean of three shells, from which the mask itself is said to make resolution."""
+
+
 @dataclass(frozen=True)
 class MaskedFsc:
     """FSC of half maps with a mask. Every curve is float64 [n // 2 + 1].
@@ -98,11 +102,32 @@ class MaskedFsc:
     corrected: Float64
     randomised_from: int
 
-    def mask_makes_resolution(self, tolerance: float = 0.1) -> bool:
-        """Whether the mask itself correlates the halves: randomised maps above `tolerance` well beyond the first
-        shells."""
-        beyond = self.randomised[min(self.randomised_from + 2, len(self.randomised) - 1) :]
-        return bool(np.max(np.convolve(beyond, np.ones(3) / 3, mode="valid"), initial=0.0) > tolerance)
+    def mask_makes_resolution(self, mask: npt.ArrayLike, tolerance: float = MASK_CORRELATION) -> bool:
+        """Whether the mask itself correlates the halves, beyond chance: `mask_correlation` above `tolerance`."""
+        return mask_correlation(self.unmasked, self.randomised, mask_share(mask)) > tolerance
+
+
+def mask_share(mask: npt.ArrayLike) -> float:
+    """Share of the noise that a mask lets through."""
+    return float(np.clip(np.mean(np.asarray(mask, dtype=np.float64) ** 2), 1e-3, 1.0))
+
+
+def mask_correlation(unmasked: Float64, randomised: Float64, share: float = 1.0) -> float:
+    """Largest mean over three shells of the FSC of phase-randomised maps, from two shells after the randomisation on, where it is
+    more than chance makes (3 standard deviations); 0 where there is none.
+
+    share: of the box inside the mask; a shell of radius k has about 2 pi k^2 times it independent values.
+    """
+    low = np.flatnonzero(unmasked[1:] < 0.8)
+    start = int(low[0]) + 1 if len(low) else len(unmasked) - 1
+    first = min(start + 2, len(randomised) - 1)
+    if len(randomised) - first < 3:
+        return 0.0
+    chance = 1 / (2 * np.pi * np.arange(first, len(randomised)) ** 2 * share)
+    third = np.full(3, 1 / 3)
+    means = np.convolve(randomised[first:], third, mode="valid")
+    spread = np.sqrt(np.convolve(chance, third, mode="valid") / 3)
+    return float(np.max(means[means > 3 * spread], initial=0.0))
 
 
 def masked_fsc(

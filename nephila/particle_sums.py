@@ -21,6 +21,8 @@ from nephila.plan import BLOCK
 from nephila.sampling import ImageSampling, OpticsState, image_kinds, noise_and_amplitude
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Complex64 = npt.NDArray[np.complex64]
 CtfMode = Literal["group", "particle", "none"]
 
 GROUP_COLUMNS = ("nphGroupDefocusU", "nphGroupDefocusV", "nphGroupDefocusAngle")
@@ -66,10 +68,39 @@ def pose_shifts(table: pd.DataFrame, pixel_size: float) -> npt.NDArray[np.float6
 
 
 def particle_weights(table: pd.DataFrame) -> Float32:
-    """Weights [m] of a table's particles in sums: nphWeight, 1 where there is no such column."""
-    if "nphWeight" not in table:
+    """Weights [m] of a table's particles in sums, 1 where there is none of these columns: nphWeight (how likely the pose is right)
+    times nphViewWeight (where views are capped) over nphNoiseLevel (noise power of the micrograph)."""
+    weights = np.ones(len(table))
+    for name, power in (("nphWeight", 1), ("nphViewWeight", 1), ("nphNoiseLevel", -1)):
+        if name in table:
+            weights *= table[name].to_numpy(dtype=np.float64) ** power
+    return weights.astype(np.float32)
+
+
+def particle_scales(table: pd.DataFrame) -> Float32:
+    """Amplitudes [m] of the projections in a table's images over the mean: nphScale, 1 where there is no such column."""
+    if "nphScale" not in table:
         return np.ones(len(table), dtype=np.float32)
-    return table["nphWeight"].to_numpy(dtype=np.float32)
+    return table["nphScale"].to_numpy(dtype=np.float32)
+
+
+def at_unit_amplitude(transforms: Complex64, weights: Float32, scales: Float32) -> tuple[Complex64, Float32]:
+    """Images X of amplitudes a and weights w as images X / a of weights w a^2: the same sums `w a C X` and `w a^2 C^2`."""
+    if (scales == 1.0).all():
+        return transforms, weights
+    return transforms / scales[:, None, None], weights * scales**2
+
+
+def group_cuts(groups: npt.NDArray[np.int64], first: int, end: int) -> list[tuple[int, int]]:
+    """Rows first to end in stretches of one defocus group each."""
+    cuts = first + np.flatnonzero(np.diff(groups[first:end])) + 1
+    return list(zip([first, *cuts], [*cuts, end], strict=True))
+
+
+def group_spectrum(noise: Float64, factors: Mapping[int, Float64], group: int) -> Float64:
+    """Noise power by shell of a defocus group: the overall one, times the group's factors where there are any for these shells."""
+    mine = factors.get(group)
+    return noise if mine is None or len(mine) != len(noise) else noise * mine
 
 
 def backproject_table(
@@ -82,6 +113,7 @@ def backproject_table(
     max_radius: int | None = None,
     noise: npt.ArrayLike | None = None,
     states: Mapping[int, OpticsState] | None = None,
+    group_factors: Mapping[int, Float64] | None = None,
     threads: int = 1,
     progress: str | None = None,
 ) -> PartialSum:
@@ -96,6 +128,7 @@ def backproject_table(
     max_radius : finest shell kept, Fourier px; Nyquist where None
     noise : power of the noise by shell of the map; 1 where None
     states : noise and amplitude of optics groups, where they were measured
+    group_factors : noise power of defocus groups over that of all, by the images' shells, where it was measured
     progress : what to call the work in the log
     """
     counter = Progress(len(table), progress) if progress else None
@@ -110,20 +143,26 @@ def backproject_table(
             box, max_radius=max_radius, pending_bytes=PENDING_BYTES, image_side=sampling.box,
             image_scale=sampling.scale, image_magnification=sampling.magnification,
         )  # fmt: skip
+        factors = group_factors or {}
+        groups = mine["nphDefocusGroup"].to_numpy(dtype=np.int64) if factors else np.zeros(len(mine), dtype=np.int64)
         for first in range(0, len(mine), BLOCK):
-            rows = slice(first, min(first + BLOCK, len(mine)))
-            part = mine.iloc[rows]
-            projector.insert(
-                centred_rfft2(images[rows]),
-                pose_matrices(part),
-                scaled(kind_planes(part, sampling, mode), amplitude),
-                particle_weights(part),
-                sampling.noise_weights(power),
-                pose_shifts(part, sampling.pixel_size),
-                threads,
-            )
+            end = min(first + BLOCK, len(mine))
+            for a, b in group_cuts(groups, first, end):
+                part = mine.iloc[a:b]
+                images_ft, weights = at_unit_amplitude(
+                    centred_rfft2(images[a:b]), particle_weights(part), particle_scales(part)
+                )
+                projector.insert(
+                    images_ft,
+                    pose_matrices(part),
+                    scaled(kind_planes(part, sampling, mode), amplitude),
+                    weights,
+                    sampling.noise_weights(group_spectrum(power, factors, int(groups[a]))),
+                    pose_shifts(part, sampling.pixel_size),
+                    threads,
+                )
             if counter:
-                counter.step(len(part))
+                counter.step(end - first)
         total = projector.partial_sum() if total is None else total.add(projector.partial_sum())
     return PartialSum.empty(GridShape.of(box, 2.0, max_radius)) if total is None else total
 

@@ -98,15 +98,28 @@ def angular_distribution(
         n_rings = int(np.clip(np.sqrt(len(a) / 24), 3, 12))
     if n_rings < 1:
         raise InputError(f"{n_rings} rings: at least 1 is needed")
-    bins, first = _equal_area_bins(n_rings)
-    azimuth, folded = fold_to_hemisphere(a, b)
-    # On the equal-area map ring i is the annulus between the radii i / n and (i + 1) / n.
+    bins, _ = _equal_area_bins(n_rings)
+    counts = np.bincount(_bins_of(*fold_to_hemisphere(a, b), n_rings), minlength=len(bins)).astype(np.int64)
+    return AngularDistribution(bins, counts, particles, mates)
+
+
+def _bins_of(azimuth: Float64, folded: Float64, n_rings: int) -> npt.NDArray[np.int64]:
+    """Bin of each direction of the hemisphere (degrees)."""
+    # On the equal-area map ring i is the annulus between the radii i / n and (i + 1) / n; before it lie 3 i^2 bins.
     radius = np.sqrt(2.0) * np.sin(np.deg2rad(folded) / 2)
     ring = np.clip((radius * n_rings).astype(np.int64), 0, n_rings - 1)
     sectors = 6 * ring + 3
-    sector = np.minimum((azimuth / 360.0 * sectors).astype(np.int64), sectors - 1)
-    counts = np.bincount(first[ring] + sector, minlength=len(bins)).astype(np.int64)
-    return AngularDistribution(bins, counts, particles, mates)
+    return 3 * ring**2 + np.minimum((azimuth / 360.0 * sectors).astype(np.int64), sectors - 1)
+
+
+def view_bins(table: pd.DataFrame, n_rings: int, operator: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+    """Bin of each particle's view among those of `angular_distribution`; operator [3, 3]: of the view that it makes of it."""
+    direction = view_direction(table["rlnAngleRot"].to_numpy(float), table["rlnAngleTilt"].to_numpy(float))
+    if operator is not None:
+        direction = direction @ np.asarray(operator, dtype=np.float64)
+    rot = np.rad2deg(np.arctan2(direction[:, 1], direction[:, 0]))
+    tilt = np.rad2deg(np.arctan2(np.hypot(direction[:, 0], direction[:, 1]), direction[:, 2]))
+    return _bins_of(*fold_to_hemisphere(rot, tilt), n_rings)
 
 
 def direction_changes(

@@ -11,7 +11,7 @@ from nephila.refinement.sums import ChunkSums
 with start_job(snakemake) as job:  # noqa: F821
     settings = IterationSettings(**job.params.settings)
     model = read_model(job.input.model)
-    particles = read_table(job.input.particles, kind="particles")
+    particles = model.entering(read_table(job.input.particles, kind="particles"))
     sums = backproject_table(
         particles,
         settings.pixel_size,
@@ -20,6 +20,7 @@ with start_job(snakemake) as job:  # noqa: F821
         settings.ctf,
         noise=model.noise,
         states=model.optics,
+        group_factors=model.group_factors,
         threads=job.threads,
         progress="backprojected",
     )

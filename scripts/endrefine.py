@@ -24,10 +24,10 @@ with start_job(snakemake) as job:  # noqa: F821
     write_table(
         job.output.fsc, fsc_table(volumes.fsc, box, pixel_size), kind="fsc", comment="FSC of the final half maps."
     )
-    write_table(
-        job.output.iterations, iteration_table([read_model(path) for path in job.input.models]), kind="iterations"
-    )
-    particles = final_particles([read_table(path, kind="particles") for path in job.input.particles])
+    models = [read_model(path) for path in job.input.models]
+    write_table(job.output.iterations, iteration_table(models), kind="iterations")
+    tables = [models[-1].entering(read_table(path, kind="particles")) for path in job.input.particles]
+    particles = final_particles(tables)
     given = Optics(**job.params.optics)
     optics = optics_block(particles, job.params.name, given, pixel_size, box, job.params.original_pixel_size)
     particles = without_sampling(particles)  # the optics block has it

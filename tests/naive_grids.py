@@ -92,15 +92,19 @@ def summed_over(values: Array, matrices: npt.ArrayLike, limit: float, width: int
     return out
 
 
-def residual_power(image: Array, model: Array, band: int) -> tuple[Float, Float]:
-    """Power of image minus a times model, and of a times model, by shell of the whole plane, the model up to `band`."""
+def residual_power(image: Array, model: Array, band: int, weights: Float) -> tuple[Float, Float, float, float]:
+    """Power of image minus a times model, and of a times model, by shell of the whole plane, the model up to `band`; a, by least
+    squares with samples weighted by shell, and the model's weighted power."""
     n = len(image)
     k = np.fft.fftfreq(n, 1 / n)
     shells = np.rint(np.hypot(k[:, None], k[None, :])).astype(int)
     used = (shells >= 1) & (shells <= band)
-    amplitude = max(0.0, float(np.sum((model.conj() * image).real[used]) / np.sum(np.abs(model[used]) ** 2)))
-    fitted = np.where(shells <= band, amplitude * model, 0)
+    weight = weights[np.where(used, shells, 0)][used]
+    power = float(np.sum(weight * np.abs(model[used]) ** 2))
+    amplitude = float(np.sum(weight * (model.conj() * image).real[used])) / power
+    fitted = np.where(shells <= band, max(0.0, amplitude) * model, 0)
     size = n // 2 + 1
-    return tuple(  # type: ignore[return-value]
+    left, signal = (
         np.bincount(shells.ravel(), weights=(np.abs(v) ** 2).ravel())[:size] for v in (image - fitted, fitted)
     )
+    return left, signal, amplitude, power

@@ -104,7 +104,7 @@ def postprocess(
     start, end = (max(fit_range), min(fit_range)) if fit_range else (PostprocessSettings.guinier_start, None)
     settings = PostprocessSettings(b_factor, automatic, start, end, lowpass, seed)
     result = compute(*halves, pixel_size, window, transfer, settings)
-    if result.curves.mask_makes_resolution():
+    if window is not None and result.curves.mask_makes_resolution(window):
         click.echo("warning: the mask itself correlates the half maps; give it a softer or wider edge", err=True)
     for warning in relabelling_warnings(stated, pixel_size, result.resolution or 999.0, Optics(voltage, cs, 0.1)):
         click.echo(f"warning: {warning}", err=True)

@@ -99,6 +99,12 @@ class Refinement(Section):
         0.15, description="butterworth: stop band beyond the pass band, in units of sampling (Nyquist is 0.5)."
     )
     filter_at_most: Band = Field(0.4, description="butterworth: highest pass band, in units of sampling.")
+    view_cap: float | None = Field(
+        None,
+        ge=1,
+        description="Most that views may be seen, in units of the mean over all views: particles of more crowded ones weigh less; "
+        "empty: no cap.",
+    )
     scattering: str | None = Field(
         None, description="Scattering curve for enhance (STAR: nphSpatialFrequency in 1/A, nphIntensity)."
     )

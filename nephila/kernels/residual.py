@@ -7,11 +7,14 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def add_residual_power(images, slices, ctf, phase_x, phase_y, shells, column_weights, band, residual, signal):
+def add_residual_power(
+    images, slices, ctf, phase_x, phase_y, shells, column_weights, shell_weights, band, residual, signal, fit
+):
     """Add, per image and shell, sum w |X p - a C P|^2 to `residual` [m, shells] and sum w |a C P|^2 to `signal` [m, shells].
 
     X: image, p: phases that centre it, C: CTF (one plane or one per image), P: slice, zero beyond `band`; a: the least-squares
-    amplitude over 1 <= shell <= band. w: column_weights, so that the whole transform is counted.
+    amplitude over 1 <= shell <= band with samples weighted by shell_weights [shells], 0 where it would be negative.
+    w: column_weights, so that the whole transform is counted. fit [m, 2]: a as it came out, and sum w shell_weights |C P|^2.
     """
     for i in range(images.shape[0]):
         plane = ctf[min(i, ctf.shape[0] - 1)]
@@ -24,9 +27,12 @@ def add_residual_power(images, slices, ctf, phase_x, phase_y, shells, column_wei
                     continue
                 model = slices[i, y, x] * plane[y, x]
                 value = images[i, y, x] * phase_x[i, x] * phase_y[i, y]
-                cross += column_weights[x] * (model.real * value.real + model.imag * value.imag)
-                norm += column_weights[x] * (model.real * model.real + model.imag * model.imag)
+                weight = column_weights[x] * shell_weights[s]
+                cross += weight * (model.real * value.real + model.imag * value.imag)
+                norm += weight * (model.real * model.real + model.imag * model.imag)
         amplitude = cross / norm if norm > 0 else 0.0
+        fit[i, 0] = amplitude
+        fit[i, 1] = norm
         if amplitude < 0:
             amplitude = 0.0
         for y in range(images.shape[1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,22 @@ from nephila.errors import InputError
 from nephila.fourier import centred_rfft2
 from nephila.job import Progress, logger
 from nephila.particle_images import ParticleImages
-from nephila.particle_sums import kind_planes, particle_weights, pose_matrices, pose_shifts, scaled
+from nephila.particle_sums import (
+    at_unit_amplitude,
+    group_cuts,
+    group_spectrum,
+    kind_planes,
+    particle_scales,
+    particle_weights,
+    pose_matrices,
+    pose_shifts,
+    scaled,
+)
 from nephila.plan import BLOCK, chunk_rows
 from nephila.projection import FourierProjector
+from nephila.refinement.levels import ERROR, FITTED, LEVEL, NOISE, with_view_weights
 from nephila.refinement.model import Decision, RefinementModel
-from nephila.refinement.noise import NoiseSum, measure_noise
+from nephila.refinement.noise import NoiseSum, ParticleFit, fit_particles
 from nephila.refinement.schedule import decision_of, grid_radius
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums
@@ -28,6 +40,7 @@ from nephila.sampling import AMPLITUDE, ImageSampling, image_kinds, is_uniform, 
 from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 CANDIDATES = 6
 MARGINAL = 6
@@ -73,7 +86,7 @@ def refine_chunk(
         return table, ChunkSums({}, NoiseSum.empty(settings.box) if is_uniform(table) else None)
     decision = decision_of(model, settings)
     projector = FourierProjector.from_volume(reference, max_radius=decision.band)
-    table = with_weights(table, model)
+    table = model.entering(with_weights(table, model))
     logger.info("%s search, step %.1f degrees, band %d", decision.search, decision.angular_step_deg, decision.band)
     parts, total = [], ChunkSums({}, None)
     kinds = image_kinds(table, settings.box, settings.pixel_size, optics)
@@ -84,11 +97,18 @@ def refine_chunk(
         power, amplitude = noise_and_amplitude(sampling, model.noise, model.optics)
         result = align_table(mine, images, own, decision, power, settings, sampling, threads)
         aligned = with_poses(mine, result, sampling.pixel_size, decision.search == "exhaustive")
-        insertions = weighted_poses(aligned, result, sampling.pixel_size)
-        sums = sum_chunk(aligned, images, own, decision.band, power, settings, sampling, threads, insertions, amplitude)
+        aligned = with_view_weights(aligned, model.views)
+        level = noise_levels(aligned, model.group_factors, sampling.band(decision.band))
+        insertions = weighted_poses(aligned, result, sampling.pixel_size, level)
+        sums, fit = sum_chunk(
+            aligned, images, own, decision.band, power, settings, sampling, threads, insertions, amplitude,
+            model.group_factors,
+        )  # fmt: skip
+        aligned = with_fits(aligned, fit, amplitude)
         if is_uniform(table):
             return aligned, sums
         total.groups.update(sums.groups)
+        total.group_noise.update(sums.group_noise)
         assert sums.noise is not None
         total.optics[sampling.number] = sums.noise
         parts.append(aligned.assign(**{AMPLITUDE: result.amplitude}).set_axis(kind.rows))
@@ -200,15 +220,36 @@ class WeightedPoses:
         return cls(pose_matrices(table)[:, None], pose_shifts(table, pixel_size)[:, None], weights)
 
 
-def weighted_poses(table: pd.DataFrame, result: AlignmentResult, pixel_size: float) -> WeightedPoses:
+def noise_levels(table: pd.DataFrame, factors: Mapping[int, npt.NDArray[np.float64]], band: int) -> Float64:
+    """Noise power of each particle over the spectrum that it was aligned with, [m]: its micrograph's level times the mean of its
+    group's factors within the band."""
+    means = {number: float(curve[1 : band + 1].mean()) for number, curve in factors.items()}
+    groups = np.array([means.get(int(number), 1.0) for number in table["nphDefocusGroup"]])
+    return np.asarray(groups * table[NOISE].to_numpy(dtype=np.float64))
+
+
+def with_fits(table: pd.DataFrame, fit: ParticleFit, amplitude: float) -> pd.DataFrame:
+    """The table with what the references left of each particle; `amplitude` is that of projections in images of this kind."""
+    values = {LEVEL: fit.level, FITTED: fit.amplitude / amplitude, ERROR: fit.error / amplitude}
+    return table.assign(**{name: np.round(value, 5) for name, value in values.items()})
+
+
+def weighted_poses(
+    table: pd.DataFrame, result: AlignmentResult, pixel_size: float, level: Float64 | None = None
+) -> WeightedPoses:
     """The candidates of an alignment by their posterior probability, or the table's poses where it kept only the best.
 
+    level : noise power of each particle over what the alignment took it for; likelihoods are that much flatter
     A particle of which several poses are nearly as likely then blurs itself instead of adding a wrong view with full weight.
     """
     best = WeightedPoses.single(table, pixel_size)
     if result.candidates is None or result.candidate_weights is None:
         return best
-    weights = np.where(result.candidate_weights >= LEAST_WEIGHT, result.candidate_weights, 0.0)
+    posterior = result.candidate_weights
+    if level is not None and (level != 1.0).any():
+        posterior = posterior ** (1.0 / level[:, None])
+        posterior = posterior / np.maximum(posterior.sum(axis=1, keepdims=True), 1e-300)
+    weights = np.where(posterior >= LEAST_WEIGHT, posterior, 0.0)
     weights[:, 0] = np.where(weights.sum(axis=1) > 0, weights[:, 0], 1.0)
     weights /= weights.sum(axis=1, keepdims=True)
     m, k = weights.shape
@@ -229,31 +270,34 @@ def sum_chunk(
     threads: int,
     insertions: WeightedPoses | None = None,
     amplitude: float = 1.0,
-) -> ChunkSums:
+    factors: Mapping[int, Float64] | None = None,
+) -> tuple[ChunkSums, ParticleFit]:
     """Noise against the reference in the table's poses, and gridded sums by defocus group in weighted ones (none: the table's).
 
-    projector, noise : on the images' grid; band : on the reference's; amplitude : of projections in the images
+    projector, noise : on the images' grid; band : on the reference's; amplitude : of projections in the images; factors : noise of
+    defocus groups over `noise`
     """
     n, pixel_size = sampling.box, sampling.pixel_size
     poses = insertions or WeightedPoses.single(table, pixel_size)
     radius, own_band = grid_radius(band, settings.box), sampling.band(band)
-    weights = sampling.noise_weights(noise)
     matrices, shifts = pose_matrices(table), pose_shifts(table, pixel_size)
-    groups = table["nphDefocusGroup"].to_numpy()
-    certain = particle_weights(table)
-    total = NoiseSum.empty(n)
+    groups = table["nphDefocusGroup"].to_numpy(dtype=np.int64)
+    certain, scales = particle_weights(table), particle_scales(table)
+    total, fits = ChunkSums({}, NoiseSum.empty(n)), []
     backprojectors: dict[int, Backprojector] = {}
     progress = Progress(len(table), "backprojected")
     for first in range(0, len(table), BLOCK):
         end = min(first + BLOCK, len(table))
-        cuts = first + np.flatnonzero(np.diff(groups[first:end])) + 1
-        for a, b in zip([first, *cuts], [*cuts, end], strict=True):
+        for a, b in group_cuts(groups, first, end):
+            group = int(groups[a])
             transforms = centred_rfft2(images[a:b])
             planes = kind_planes(table.iloc[a:b], sampling, settings.ctf)
             slices = projector.slices(matrices[a:b], own_band)
-            total.add(measure_noise(transforms, slices, planes, shifts[a:b], own_band))
+            # factors are relative to this spectrum, so that it is the one to measure against
+            left, fit = fit_particles(transforms, slices, planes, shifts[a:b], own_band, noise)
+            fits.append(fit)
+            total.group_noise.setdefault(group, NoiseSum.empty(n)).add(left)
             planes = scaled(planes, amplitude)
-            group = int(groups[a])
             if group not in backprojectors:
                 backprojectors[group] = Backprojector(
                     settings.box, max_radius=radius, image_side=n, image_scale=sampling.scale,
@@ -261,14 +305,19 @@ def sum_chunk(
                 )  # fmt: skip
             rows, which = np.nonzero(poses.weights[a:b])
             likely = poses.weights[a + rows, which] * certain[a + rows]
+            spectra, likely = at_unit_amplitude(transforms[rows], likely, scales[a + rows])
             backprojectors[group].insert(
-                transforms[rows],
+                spectra,
                 poses.matrices[a + rows, which],
                 planes if len(planes) == 1 else planes[rows],
                 likely,
-                weights,
+                sampling.noise_weights(group_spectrum(noise, factors or {}, group)),
                 poses.shifts[a + rows, which],
                 threads,
             )
         progress.step(end - first)
-    return ChunkSums({number: b.partial_sum() for number, b in backprojectors.items()}, total)
+    assert total.noise is not None
+    for part in total.group_noise.values():
+        total.noise.add(part)
+    total.groups.update({number: b.partial_sum() for number, b in backprojectors.items()})
+    return total, ParticleFit.join(fits)

@@ -18,7 +18,7 @@ from nephila.job import logger
 from nephila.masks import apply_mask
 from nephila.partial_sum import PartialSum
 from nephila.refinement.claims import claimed_fsc
-from nephila.refinement.merge import STABILISER, at_mask_size, load_mask, monotone_tail
+from nephila.refinement.merge import MASK_WARNING, STABILISER, at_mask_size, load_mask, monotone_tail
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
 from nephila.sharpening import LEVEL_FROM, apply_b_factor, level_amplitudes, rotational_power
@@ -73,8 +73,8 @@ def final_volumes(
     settings = at_mask_size(settings, mask)
     curves = masked_fsc(half1, half2, mask, settings.seed, threads=threads)
     curves = replace(curves, corrected=claimed_fsc(curves.corrected, settings))
-    if curves.mask_makes_resolution():
-        logger.warning("the mask itself correlates the half maps: give it a softer or wider edge")
+    if curves.mask_makes_resolution(mask):
+        logger.warning(MASK_WARNING)
     fsc = np.clip(monotone_tail(curves.corrected), 0.0, 1.0)
     fsc[0] = 1.0
     return FinalVolumes(half1, half2, volume, _sharpened(volume, fsc, mask, settings, final), mask, curves)

@@ -98,11 +98,12 @@ def refine_in_process(
             observe(iteration, table, merged)
         if model.row.converged:
             break
+    table = model.entering(table)
     last = [
         ChunkSums(
             {0: backproject_table(
                 _half(table, half), pixel_size, n, optics, settings.ctf, noise=model.noise, states=model.optics,
-                threads=threads,
+                group_factors=model.group_factors, threads=threads,
             )},
             None,
         )

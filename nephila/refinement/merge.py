@@ -21,8 +21,10 @@ from nephila.partial_sum import PartialSum
 from nephila.particle_sums import pose_matrices, pose_shifts
 from nephila.refinement.certainty import Certainty, measure_certainty
 from nephila.refinement.claims import claimed_fsc
-from nephila.refinement.groups import group_fsc_table
+from nephila.refinement.groups import correlation_changes, group_fsc_table, with_mean_factors
+from nephila.refinement.levels import Amplitudes, group_factors, micrograph_levels, view_factors
 from nephila.refinement.model import IterationRow, RefinementModel
+from nephila.refinement.noise import NoiseSum
 from nephila.refinement.reference_filter import reference_filters
 from nephila.refinement.schedule import alignment_band, decision_of, next_decision
 from nephila.refinement.settings import IterationSettings
@@ -36,6 +38,7 @@ Float64 = npt.NDArray[np.float64]
 
 STABILISER = 0.01
 """Regulariser of unfiltered half volumes, in units of the mean CTF^2: keeps cells that every group's CTF leaves near zero quiet."""
+MASK_WARNING = "the mask itself correlates the half maps: give it a softer or wider edge (refinement.mask.edge)"
 LARGEST_OFFSET = 0.02
 """How far the map may be from where the particles' windows have it before it is moved back, in diameters (and at least 1 px)."""
 
@@ -132,10 +135,18 @@ def merge_iteration(
         converged, decision = next_decision(previous, row, curves.corrected, settings)
     else:
         converged, decision = row.share_moved == 0.0, replace(previous.next, band=band)
-    row = replace(row, converged=converged)
+    row = replace(row, converged=converged, mask_suspect=curves.mask_makes_resolution(mask))
     groups = group_fsc_table(sums, particles, before, settings, step_of(previous, settings))
+    factors = factors_of_groups(sums, particles, noise, optics)
+    groups = with_mean_factors(groups, factors)
     certainty = certainty_of(particles) if search == "exhaustive" else previous.certainty
-    model = RefinementModel(row, decision, curves.corrected, curves.unmasked, noise, groups, certainty, optics)
+    model = RefinementModel(
+        row, decision, curves.corrected, curves.unmasked, noise, groups, certainty, optics,
+        factors,
+        micrograph_levels(particles),
+        Amplitudes.measure(particles),
+        view_factors(particles, settings.symmetry, settings.view_cap),
+    )  # fmt: skip
     references, volume = next_references(halves, curves, mask, settings, frame_offset(particles, settings))
     log_iteration(row)
     return Merged(references, volume, model)
@@ -177,6 +188,21 @@ def optics_states(
     return states
 
 
+def factors_of_groups(
+    sums: tuple[ChunkSums, ChunkSums], particles: pd.DataFrame, noise: Float64, states: dict[int, OpticsState]
+) -> dict[int, Float64]:
+    """Noise spectrum of each defocus group, both halves together, over that of all images of its kind."""
+    pooled: dict[int, NoiseSum] = {}
+    for part in sums:
+        for number, own in part.group_noise.items():
+            pooled.setdefault(number, NoiseSum.zero_like(own)).add(own)
+    overall = dict.fromkeys(pooled, noise)
+    if states:
+        kinds = particles.groupby("nphDefocusGroup")["rlnOpticsGroup"].first()
+        overall = {number: states[int(kinds[number])].noise for number in pooled}
+    return group_factors(pooled, overall)
+
+
 def overall_noise(states: dict[int, OpticsState], particles: pd.DataFrame, settings: IterationSettings) -> Float64:
     """Noise power by shell of the map: the mean over particles of what their optics groups have at that frequency."""
     plain = Optics(300.0, 0.0, 0.1)  # the CTF does not matter here
@@ -206,12 +232,11 @@ def summarise(
     n, pixel_size = settings.box, settings.pixel_size
     step = step_of(previous, settings)
     changes = direction_changes(before, particles, point_group_matrices(settings.symmetry))
-    statistics = change_statistics(changes, 1.5 * step)
+    statistics, changed = change_statistics(changes, 1.5 * step), correlation_changes(changes)
     exhaustive = search == "exhaustive"
     # with changed settings the passes are counted anew, so that the schedule does not end before they have told
     counted = IterationRow() if settings.changed else previous.row
     claimed = claimed_fsc(curves.corrected, settings)
-    rose = changes["nphCorrelationChange"] if "nphCorrelationChange" in changes else pd.Series([0.0])
     return IterationRow(
         iteration=settings.iteration,
         search=search,
@@ -226,9 +251,13 @@ def summarise(
         moved_angst=round(float(changes["nphShiftChange"].median()), 4),
         share_moved=round(statistics.share_moved, 5),
         correlation=round(float(particles["nphCorrelation"].mean()), 6),
-        share_correlation_up=round(float((rose > 0).mean()), 5),
+        share_correlation_up=changed["share_correlation_up"],
         exhaustive_passes=counted.exhaustive_passes + exhaustive,
         local_passes=counted.local_passes + (not exhaustive),
+        mean_shift=round(statistics.mean_shift, 4),
+        share_correlation_down=changed["share_correlation_down"],
+        correlation_gained=changed["correlation_gained"],
+        correlation_lost=changed["correlation_lost"],
     )
 
 
@@ -308,6 +337,8 @@ def log_iteration(row: IterationRow) -> None:
         row.iteration, row.search, row.resolution_0143, row.resolution_05, row.moved_deg, row.moved_angst, row.correlation,
         "; converged" if row.converged else "",
     )  # fmt: skip
+    if row.mask_suspect:
+        logger.warning("iteration %d: %s", row.iteration, MASK_WARNING)
 
 
 def search_of(previous: RefinementModel, settings: IterationSettings) -> str:

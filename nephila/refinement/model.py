@@ -7,6 +7,7 @@ refinement can be read.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from nephila.errors import InputError
 from nephila.fsc import fsc_table
 from nephila.io.tables import read_blocks, write_blocks
 from nephila.refinement.certainty import Certainty
+from nephila.refinement.levels import Amplitudes, with_levels
 from nephila.sampling import AMPLITUDE, OpticsState
 
 Float = npt.NDArray[np.float64]
@@ -40,7 +42,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class IterationRow:
-    """The line of an iteration in iterations.star. Resolutions in A (0: none), moves are medians, angles in degrees."""
+    """The line of an iteration in iterations.star. Resolutions in A (0: none), moves are medians (`mean_shift`, A, is the mean),
+    angles in degrees; correlation gained and lost: mean over all particles of what it rose, and of what it fell."""
 
     iteration: int = 0
     search: str = "start"
@@ -57,6 +60,11 @@ class IterationRow:
     share_correlation_up: float = 0.0
     exhaustive_passes: int = 0
     local_passes: int = 0
+    mean_shift: float = 0.0
+    share_correlation_down: float = 0.0
+    correlation_gained: float = 0.0
+    correlation_lost: float = 0.0
+    mask_suspect: bool = False
 
 
 COLUMNS = {
@@ -75,6 +83,11 @@ COLUMNS = {
     "share_correlation_up": "nphShareCorrelationUp",
     "exhaustive_passes": "nphExhaustivePasses",
     "local_passes": "nphLocalPasses",
+    "mean_shift": "nphMeanShift",
+    "share_correlation_down": "nphShareCorrelationDown",
+    "correlation_gained": "nphCorrelationGained",
+    "correlation_lost": "nphCorrelationLost",
+    "mask_suspect": "nphMaskSuspect",
 }
 DECISION_COLUMNS = {
     "search": "nphNextSearch",
@@ -90,6 +103,10 @@ CERTAINTY_COLUMNS = {
     "right_mean": "nphRightMean",
     "right_deviation": "nphRightDeviation",
 }
+AMPLITUDE_COLUMNS = {"mean": "nphScaleMean", "deviation": "nphScaleDeviation"}
+NEEDED = tuple(
+    name for columns in (COLUMNS, DECISION_COLUMNS, CERTAINTY_COLUMNS, AMPLITUDE_COLUMNS) for name in columns.values()
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,9 @@ class RefinementModel:
 
     fsc: masked, corrected half-map FSC by shell; fsc_unmasked: without mask; noise: power of the noise by shell, in units of
     the images' transforms divided by the number of pixels; groups: a row per defocus group; certainty: what the last exhaustive
-    search says about right and wrong poses; optics: noise and amplitude by optics group, where there are several samplings.
+    search says about right and wrong poses; optics: noise and amplitude by optics group, where there are several samplings;
+    group_factors: noise spectrum of defocus groups over that of all; levels: noise power of micrographs over their group's;
+    amplitudes: of the particles; views: weight by bin of view (empty: no cap).
     """
 
     row: IterationRow
@@ -109,6 +128,14 @@ class RefinementModel:
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     certainty: Certainty = field(default_factory=Certainty)
     optics: dict[int, OpticsState] = field(default_factory=dict)
+    group_factors: dict[int, Float] = field(default_factory=dict)
+    levels: dict[str, float] = field(default_factory=dict)
+    amplitudes: Amplitudes = field(default_factory=Amplitudes)
+    views: Float = field(default_factory=lambda: np.zeros(0))
+
+    def entering(self, particles: pd.DataFrame) -> pd.DataFrame:
+        """Particles with what this model says about the noise, amplitude and view with which they enter sums."""
+        return with_levels(particles, self.levels, self.amplitudes, self.views) if len(particles) else particles
 
     def passed_on(self, iteration: int) -> RefinementModel:
         """The model of an iteration that had nothing left to do."""
@@ -119,7 +146,8 @@ def iteration_table(models: list[RefinementModel]) -> pd.DataFrame:
     """iterations.star: a row per iteration."""
     rows = [{COLUMNS[key]: value for key, value in asdict(model.row).items()} for model in models]
     table = pd.DataFrame(rows)
-    table["nphConverged"] = table["nphConverged"].astype(int)
+    flags = ["nphConverged", "nphMaskSuspect"]
+    table[flags] = table[flags].astype(int)
     return table
 
 
@@ -142,6 +170,8 @@ def write_model(path: str | os.PathLike[str], model: RefinementModel, pixel_size
         general[DECISION_COLUMNS[key]] = value
     for key, value in asdict(model.certainty).items():
         general[CERTAINTY_COLUMNS[key]] = value
+    for key, value in asdict(model.amplitudes).items():
+        general[AMPLITUDE_COLUMNS[key]] = value
     blocks = {
         "general": general,
         "fsc": fsc_table(model.fsc, box, pixel_size).assign(nphFscUnmasked=model.fsc_unmasked),
@@ -155,7 +185,44 @@ def write_model(path: str | os.PathLike[str], model: RefinementModel, pixel_size
     for number, state in model.optics.items():
         shells = np.arange(len(state.noise))
         blocks[f"noise_{number}"] = pd.DataFrame({"rlnSpectralIndex": shells, "nphNoisePower": state.noise})
+    blocks |= level_blocks(model)
     write_blocks(path, blocks, f"Refinement after iteration {model.row.iteration}")
+
+
+def level_blocks(model: RefinementModel) -> dict[str, pd.DataFrame]:
+    """What groups, micrographs and views differ in, as blocks of model.star; those that say nothing are left out."""
+    blocks = {}
+    if model.group_factors:
+        blocks["group_noise"] = pd.concat(
+            [
+                pd.DataFrame(
+                    {"nphDefocusGroup": number, "rlnSpectralIndex": np.arange(len(curve)), "nphNoiseFactor": curve}
+                )
+                for number, curve in model.group_factors.items()
+            ],
+            ignore_index=True,
+        )
+    if model.levels:
+        blocks["micrographs"] = pd.DataFrame(
+            {"rlnMicrographName": list(model.levels), "nphNoiseLevel": list(model.levels.values())}
+        )
+    if len(model.views):
+        blocks["views"] = pd.DataFrame({"nphViewBin": np.arange(len(model.views)), "nphViewWeight": model.views})
+    return blocks
+
+
+def read_levels(blocks: Mapping[str, pd.DataFrame]) -> tuple[dict[int, Float], dict[str, float], Float]:
+    """The reverse of `level_blocks`: factors by group, levels by micrograph, weights of views."""
+    factors, levels, views = {}, {}, np.zeros(0)
+    if "group_noise" in blocks:
+        for number, rows in blocks["group_noise"].groupby("nphDefocusGroup"):
+            factors[int(str(number))] = rows["nphNoiseFactor"].to_numpy(dtype=float)
+    if "micrographs" in blocks:
+        table = blocks["micrographs"]
+        levels = dict(zip(table["rlnMicrographName"].astype(str), table["nphNoiseLevel"].astype(float), strict=True))
+    if "views" in blocks:
+        views = blocks["views"]["nphViewWeight"].to_numpy(dtype=float)
+    return factors, levels, views
 
 
 def read_model(path: str | os.PathLike[str]) -> RefinementModel:
@@ -165,7 +232,7 @@ def read_model(path: str | os.PathLike[str]) -> RefinementModel:
     if missing:
         raise InputError(f"{path}: block data_{missing[0]} is missing; delete the file and run again")
     general = blocks["general"].iloc[0]
-    for column in (*COLUMNS.values(), *DECISION_COLUMNS.values(), *CERTAINTY_COLUMNS.values()):
+    for column in NEEDED:
         if column not in general:
             raise InputError(
                 f"{path}: column {column} is missing, as in files of another version; delete the file and run again"
@@ -180,6 +247,7 @@ def read_model(path: str | os.PathLike[str]) -> RefinementModel:
         number = int(entry["rlnOpticsGroup"])
         noise = blocks[f"noise_{number}"]["nphNoisePower"].to_numpy(dtype=float)
         states[number] = OpticsState(noise, float(entry[AMPLITUDE]))
+    factors, levels, views = read_levels(blocks)
     return RefinementModel(
         IterationRow(**typed_row),
         Decision(**typed_decision),
@@ -189,6 +257,10 @@ def read_model(path: str | os.PathLike[str]) -> RefinementModel:
         blocks.get("groups", pd.DataFrame()),
         Certainty(**{key: float(general[column]) for key, column in CERTAINTY_COLUMNS.items()}),
         states,
+        factors,
+        levels,
+        Amplitudes(**{key: float(general[column]) for key, column in AMPLITUDE_COLUMNS.items()}),
+        views,
     )
 
 

@@ -50,6 +50,7 @@ class IterationSettings:
     filter: Literal["wiener", "butterworth"] = "wiener"
     filter_stop: float = 0.15
     filter_at_most: float = 0.4
+    view_cap: float | None = None
 
 
 def at_iteration(values: Sequence[T], iteration: int) -> T:
@@ -104,6 +105,7 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
             mask_shape=mask.shape,
             mask_edge=mask.edge,
             mask_diameter=mask.diameter or 1.1 * particle.diameter,
+            view_cap=of("view_cap"),
             changed=changed.get("changed", False),
             start_again=changed.get("start_again", False),
         )

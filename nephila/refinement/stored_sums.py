@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from nephila.errors import InputError
 from nephila.partial_sum import GridShape, PartialSum
-from nephila.refinement.noise import NoiseSum
-from nephila.refinement.sums import ChunkSums, add_optics
+from nephila.refinement.sums import ChunkSums, add_noise
 
 
 class StoredGroups(Mapping[int, PartialSum]):
@@ -27,18 +27,14 @@ class StoredGroups(Mapping[int, PartialSum]):
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        self.noise: NoiseSum | None = None
-        self.optics: dict[int, NoiseSum] = {}
+        self.noise = ChunkSums({}, None)  # of all groups together, without their grids
         self._files: dict[int, list[str | os.PathLike[str]]] = {}
         self._headers: dict[str | os.PathLike[str], dict[str, dict[str, object]]] = {}
         for path in paths:
             try:
                 with np.load(path, allow_pickle=False) as archive:
                     header = json.loads(str(archive["header"]))
-                    if header["noise"] is not None:
-                        noise = NoiseSum(archive["residual"], archive["signal"], header["noise"])
-                        self.noise = noise if self.noise is None else self.noise.add(noise)
-                    add_optics(self.optics, archive, header)
+                    add_noise(self.noise, archive, header)
                     self._headers[path] = header["groups"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise _unreadable(path, error) from error
@@ -72,7 +68,7 @@ class StoredGroups(Mapping[int, PartialSum]):
 def open_chunks(paths: Iterable[str | os.PathLike[str]]) -> ChunkSums:
     """The sum over chunks as `add_chunks` gives it, its groups read one at a time."""
     groups = StoredGroups(paths)
-    return ChunkSums(groups, groups.noise, groups.optics)  # type: ignore[arg-type]
+    return replace(groups.noise, groups=groups)  # type: ignore[arg-type]
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> InputError:

@@ -22,11 +22,13 @@ class ChunkSums:
 
     optics : the noise by optics group and the images' own shells, where images are of several pixel sizes or boxes; `noise`
         is None then
+    group_noise : the noise by defocus group, by the shells of the group's images
     """
 
     groups: dict[int, PartialSum]
     noise: NoiseSum | None
     optics: dict[int, NoiseSum] = field(default_factory=dict)
+    group_noise: dict[int, NoiseSum] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to an uncompressed .npz in one step."""
@@ -37,22 +39,29 @@ class ChunkSums:
             },
             "noise": self.noise.particles if self.noise else None,
             "optics": {str(number): noise.particles for number, noise in self.optics.items()},
+            "group_noise": {str(number): noise.particles for number, noise in self.group_noise.items()},
         }
         arrays = {f"group_{number}": _narrow(part.sums) for number, part in self.groups.items()}
         if self.noise:
             arrays |= {"residual": self.noise.residual, "signal": self.noise.signal}
         for number, noise in self.optics.items():
             arrays |= {f"residual_{number}": noise.residual, f"signal_{number}": noise.signal}
+        for number, noise in self.group_noise.items():
+            arrays |= {f"group_residual_{number}": noise.residual, f"group_signal_{number}": noise.signal}
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
 
 
-def add_optics(total: dict[int, NoiseSum], archive: Mapping[str, Any], header: dict[str, Any]) -> None:
-    """Add the noise by optics group of an opened file of sums."""
-    for key, particles in header.get("optics", {}).items():
-        noise = NoiseSum(archive[f"residual_{key}"], archive[f"signal_{key}"], particles)
-        here = total.get(int(key))
-        total[int(key)] = noise if here is None else here.add(noise)
+def add_noise(total: ChunkSums, archive: Mapping[str, Any], header: dict[str, Any]) -> None:
+    """Add the noise of an opened file of sums: of all, by optics group, and by defocus group."""
+    if header["noise"] is not None:
+        noise = NoiseSum(archive["residual"], archive["signal"], header["noise"])
+        total.noise = noise if total.noise is None else total.noise.add(noise)
+    for name, prefix, sums in (("optics", "", total.optics), ("group_noise", "group_", total.group_noise)):
+        for key, particles in header.get(name, {}).items():
+            noise = NoiseSum(archive[f"{prefix}residual_{key}"], archive[f"{prefix}signal_{key}"], particles)
+            here = sums.get(int(key))
+            sums[int(key)] = noise if here is None else here.add(noise)
 
 
 def _narrow(sums: np.ndarray) -> np.ndarray:
@@ -76,10 +85,7 @@ def add_chunks(paths: Iterable[str | os.PathLike[str]]) -> ChunkSums:
                     )
                     here = total.groups.get(int(key))
                     total.groups[int(key)] = part if here is None else here.add(part)
-                if header["noise"] is not None:
-                    noise = NoiseSum(archive["residual"], archive["signal"], header["noise"])
-                    total.noise = noise if total.noise is None else total.noise.add(noise)
-                add_optics(total.optics, archive, header)
+                add_noise(total, archive, header)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a file of partial sums ({error}); delete it and run again") from error
     return total

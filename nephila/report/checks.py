@@ -11,6 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from nephila.defocus_by_hand import REASON as BY_HAND
+from nephila.fsc import MASK_CORRELATION
+from nephila.fsc import mask_correlation as curves_mask_correlation
+from nephila.fsc import mask_share as share_of_noise
 from nephila.geometry import view_direction
 from nephila.initial_tries import DARK, agreeing_tries, agreement_limit, looks_dark
 from nephila.project import FINAL_MASK
@@ -36,8 +39,6 @@ TAIL = 0.1
 """Mean FSC of the last tenth of the shells."""
 NEAR_NYQUIST = 1.1
 """A resolution within this factor of Nyquist is limited by the pixel size."""
-MASK_CORRELATION = 0.1
-"""FSC of phase-randomised maps, mean of three shells, that the mask alone makes."""
 MASK_GAIN = 0.1
 """FSC inside the mask beyond what the whole maps allow, mean of three shells."""
 JOIN_MARGIN = 1.25
@@ -365,7 +366,7 @@ def mask_share(run: Run) -> float:
         if path.is_file():
             from nephila.io.mrc import read_volume
 
-            return float(np.clip(np.mean(read_volume(path)[0] ** 2), 1e-3, 1.0))
+            return share_of_noise(read_volume(path)[0])
     diameter = mask.diameter or 1.1 * run.config.particle.diameter
     return float(np.clip(np.pi / 6 * (diameter / (run.config.box * run.config.pixel_size)) ** 3, 1e-3, 1.0))
 
@@ -387,25 +388,12 @@ def mask_gain(fsc: pd.DataFrame, share: float) -> float:
 
 
 def mask_correlation(fsc: pd.DataFrame, share: float = 1.0) -> float:
-    """Largest mean over three shells of the FSC of phase-randomised maps, from two shells after the randomisation on, where it is
-    more than chance makes (3 standard deviations); 0 where there is none, or no such curve.
-
-    share: of the box inside the mask; a shell of radius k has about 2 pi k^2 times it independent values.
-    """
+    """`fsc.mask_correlation` of a final FSC table; 0 where it has no such curves."""
     names = ("rlnFourierShellCorrelationUnmaskedMaps", "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps")
     if any(name not in fsc for name in names):
         return 0.0
     unmasked, randomised = (fsc[name].to_numpy(dtype=np.float64) for name in names)
-    low = np.flatnonzero(unmasked[1:] < 0.8)
-    start = int(low[0]) + 1 if len(low) else len(unmasked) - 1
-    first = min(start + 2, len(randomised) - 1)
-    if len(randomised) - first < 3:
-        return 0.0
-    chance = 1 / (2 * np.pi * np.arange(first, len(randomised)) ** 2 * share)
-    third = np.full(3, 1 / 3)
-    means = np.convolve(randomised[first:], third, mode="valid")
-    spread = np.sqrt(np.convolve(chance, third, mode="valid") / 3)
-    return float(np.max(means[means > 3 * spread], initial=0.0))
+    return curves_mask_correlation(unmasked, randomised, share)
 
 
 def _views(run: Run) -> Iterator[Finding]:

@@ -384,7 +384,7 @@ def test_sums_of_candidates_are_sums_of_their_poses(tmp_path):
     )
 
     def total(poses):
-        sums = sum_chunk(table, images, projector, 10, np.ones(N // 2 + 1), settings(), SAMPLING, 1, poses)
+        sums, _ = sum_chunk(table, images, projector, 10, np.ones(N // 2 + 1), settings(), SAMPLING, 1, poses)
         return sums.groups[1].sums.astype(float)
 
     expected = 0.5 * (total(first) + total(second))
@@ -423,7 +423,7 @@ def test_particles_weigh_what_their_pose_is_worth(tmp_path):
     images, projector = ParticleImages(table), FourierProjector.from_volume(volume)
 
     def total(rows):
-        sums = sum_chunk(rows, images, projector, 10, np.ones(N // 2 + 1), settings(), SAMPLING, 1)
+        sums, _ = sum_chunk(rows, images, projector, 10, np.ones(N // 2 + 1), settings(), SAMPLING, 1)
         return sums.groups[1].sums.astype(float)
 
     whole = total(table)
