@@ -17,7 +17,7 @@ import pandas as pd
 
 from nephila.errors import InputError
 from nephila.io import spider, tiff
-from nephila.io.micrographs import RawLayout
+from nephila.io.micrographs import RawLayout, log_transmission
 from nephila.io.mrc import _opened, stack_writer, write_image, write_volume
 from nephila.io.tables import read_blocks, write_blocks
 from nephila.relabelling import mark_for
@@ -45,6 +45,7 @@ class ConversionSettings:
     columns : names of a document's columns in a STAR table; empty: spiderColumn1 …
     table : STAR table to write with the micrograph and particle numbers in a SPIDER stack's headers
     raw : layout of a raw input
+    film : turn an image of light that passed a film into optical density, or back; None: as it is
     """
 
     kind: Kind | None = None
@@ -53,6 +54,7 @@ class ConversionSettings:
     columns: tuple[str, ...] = ()
     table: PathLike | None = None
     raw: RawLayout | None = None
+    film: Literal["density", "transmission"] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ def read_content(source: PathLike, settings: ConversionSettings) -> Content:
                 content, notes=(*content.notes, f"pixel size {given:g} A instead of the header's {stated:g} A")
             )
         content = replace(content, pixel_size=given)
+    if settings.film is not None:
+        content = _developed(content, source, settings.film)
     mark = mark_for(source, before, content.pixel_size) if headed else ""
     return replace(content, mark=mark, notes=(*content.notes, f"pixel size {mark}")) if mark else content
 
@@ -210,6 +214,27 @@ def _exact(array: npt.NDArray[Any], source: PathLike) -> npt.NDArray[Any]:
             "image first"
         )
     return result
+
+
+def _developed(content: Content, source: PathLike, film: str) -> Content:
+    """Light as optical density, -log10 of its share of the brightest pixel's; or density as that share."""
+    if content.kind != "image":
+        raise InputError(f"{source}: a {content.kind}; film is turned into density, or back, image by image")
+    values = np.asarray(content.array, dtype=np.float32)
+    if film == "density":
+        dark = int((values <= 0).sum())
+        note = "light is now optical density: 0 at the brightest pixel"
+        note += f"; {dark} pixels without light count as the darkest other one" if dark else ""
+        return replace(content, array=-log_transmission(values), notes=(*content.notes, note))
+    if float(values.min()) < -0.01 or float(values.max()) > 10:
+        raise InputError(
+            f"{source}: values from {values.min():g} to {values.max():g} are no optical densities, which lie between 0 and about 5"
+        )
+    return replace(
+        content,
+        array=np.power(np.float32(10), -values),
+        notes=(*content.notes, "density is now the share of light that passes"),
+    )
 
 
 def _read_raw(source: PathLike, layout: RawLayout) -> Content:

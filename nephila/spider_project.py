@@ -18,7 +18,6 @@ import pandas as pd
 
 from nephila.ctf import Optics
 from nephila.errors import InputError
-from nephila.geometry import euler_matrix, matrix_to_euler
 from nephila.io.coordinates import Coordinates, coordinate_table, spider_coordinates
 from nephila.io.mrc import stack_writer, write_volume
 from nephila.io.scanners import scanner_of, scanner_settings
@@ -27,6 +26,7 @@ from nephila.io.tables import write_blocks, write_table
 from nephila.particle_groups import OPTICS_GROUP, optics_table
 from nephila.particle_images import image_name
 from nephila.relabelling import refuse_relabelled
+from nephila.spider_poses import relion_poses
 
 PathLike = str | os.PathLike[str]
 Float64 = npt.NDArray[np.float64]
@@ -99,56 +99,6 @@ def read_params(path: PathLike) -> SpiderParams:
     )
 
 
-def relion_poses(document: pd.DataFrame, pixel_size: float, source: str) -> pd.DataFrame:
-    """RELION's angles (degrees) and origins (A) from an alignment document of AP SH, AP SHC or AP REF.
-
-    Columns 1 to 3 are psi, theta, phi of the reference, 6 the in-plane angle, 7 and 8 the shifts of SPIDER's RT SQ, which turns
-    the image by the angle and then shifts it: rot = phi, tilt = theta, psi = psi - angle, origin = pixel size x Rot(angle) shift.
-    A mirrored match has theta turned by 180 degrees; where only the number of the reference (column 4) is negative, that is
-    done here. One row per document line, index its key.
-
-    InputError where columns are missing or hold no number.
-    """
-    if document.shape[1] < 8:
-        raise InputError(
-            f"{source}: {document.shape[1]} columns; an alignment document has psi, theta, phi, reference, …, x, y"
-        )
-    values = document.iloc[:, :8].to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise InputError(f"{source}: key {document.index[bad[0]]}: a column holds no number")
-    psi, theta, phi, reference, _, angle, x, y = values.T
-    turned = (reference < 0) & (np.abs(theta) <= 90)
-    theta = np.where(turned, theta + 180, theta)
-    psi = np.where(turned, -psi, psi)
-    rot, tilt, in_plane = matrix_to_euler(euler_matrix(phi, theta, psi - angle))
-    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    poses = pd.DataFrame(
-        {
-            "rlnAngleRot": rot,
-            "rlnAngleTilt": tilt,
-            "rlnAnglePsi": in_plane,
-            "rlnOriginXAngst": pixel_size * (c * x - s * y),
-            "rlnOriginYAngst": pixel_size * (s * x + c * y),
-        },
-        index=document.index,
-    )
-    return poses
-
-
-def spider_alignment(rot: npt.ArrayLike, tilt: npt.ArrayLike, psi: npt.ArrayLike, origin: npt.ArrayLike) -> Float64:
-    """The inverse of `relion_poses`: psi, theta, phi, in-plane angle, x and y shift (px) as columns [n, 6].
-
-    origin : [n, 2], px. psi of the reference is 0, as SPIDER's reference angles have it.
-    """
-    rot, tilt, psi = (np.atleast_1d(np.asarray(a, dtype=np.float64)) for a in (rot, tilt, psi))
-    shift = np.atleast_2d(np.asarray(origin, dtype=np.float64))
-    angle = np.mod(-psi, 360.0)
-    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    x, y = c * shift[:, 0] + s * shift[:, 1], -s * shift[:, 0] + c * shift[:, 1]
-    return np.column_stack([np.zeros_like(rot), tilt, rot, angle, x, y])
-
-
 def import_spider(folder: PathLike, project: PathLike, *, start: str = "auto", alignment: str = "align_01") -> Imported:
     """Make a Nephila project of a SPIDER project folder.
 
@@ -182,6 +132,7 @@ def import_spider(folder: PathLike, project: PathLike, *, start: str = "auto", a
         }
     else:
         names = _import_micrographs(base, out, params, micrographs, done)
+        _import_defoci(out, params, names, groups, done)
     _import_groups(out, names, groups, done)
     _import_reference(base, out, params, done)
     done.configuration |= {
@@ -406,8 +357,45 @@ def _import_micrographs(
         done.files.append("spider/coordinates.star")
         settings["coordinates"] = "spider/coordinates.star"
         done.notes.append(f"{len(table)} picks on {len(parts)} micrographs")
-    done.notes.append("defoci are fitted anew from the micrographs; SPIDER's groups stand in edits/def_sort.star")
     return names
+
+
+def _import_defoci(
+    out: Path, params: SpiderParams, names: dict[int, str], groups: pd.DataFrame, done: Imported
+) -> None:
+    """SPIDER's defoci of the micrographs as results of another program (`ctf.method: import`), without astigmatism."""
+    here = groups[groups.index.isin(list(names))]
+    if here.empty:
+        done.notes.append("neither def_sort nor defocus: defoci are fitted from the micrographs (ctf.method: ctffind)")
+        return
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["spider"],
+        "rlnVoltage": [params.voltage_kv],
+        "rlnSphericalAberration": [params.cs_mm],
+        "rlnAmplitudeContrast": [params.amplitude_contrast],
+        "rlnMicrographPixelSize": [params.pixel_size],
+    }
+    table = {
+        "rlnMicrographName": [names[number] for number in here.index],
+        "rlnOpticsGroup": 1,
+        "rlnDefocusU": here["defocus"].to_numpy(dtype=np.float64),
+        "rlnDefocusV": here["defocus"].to_numpy(dtype=np.float64),
+        "rlnDefocusAngle": 0.0,
+    }
+    target = "spider/micrographs_ctf.star"
+    blocks = {"optics": pd.DataFrame(optics), "micrographs": pd.DataFrame(table)}
+    write_blocks(out / target, blocks, "Defoci of SPIDER's def_sort or defocus.")
+    done.files.append(target)
+    done.configuration["ctf"] = {"method": "import", "import_from": target}
+    done.notes.append(
+        f"SPIDER's defoci of {len(here)} micrographs are used (ctf.method: import), each held against the micrograph's rings; "
+        "their astigmatism is taken as 0. ctf.method: ctffind with ctf.import_from empty fits them anew"
+    )
+    if len(here) < len(names):
+        done.notes.append(
+            f"{len(names) - len(here)} micrographs have no defocus there: they are dropped, with that reason"
+        )
 
 
 def _pattern(paths: list[Path]) -> str:

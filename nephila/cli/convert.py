@@ -28,6 +28,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--raw", metavar="WxHxBITS", help="IN is raw: width and height in px, bits (8, 16 or 16s for signed).")
 @click.option("--size", metavar="WxH", help="Size of a raw scanner file, px.")
 @click.option("--header-bytes", type=click.IntRange(0), default=0, help="Of a raw file, before the first pixel.  [0]")
+@click.option("--to-density", is_flag=True, help="Light that a scanner measured becomes optical density.")
+@click.option("--to-transmission", is_flag=True, help="Optical density becomes the share of light that passes.")
 @click.option("--raw-order", type=click.Choice(["little", "big"]), default="little", help="Of a raw file.  [little]")
 def convert(
     source: Path,
@@ -42,6 +44,8 @@ def convert(
     size: str | None,
     header_bytes: int,
     raw_order: str,
+    to_density: bool,
+    to_transmission: bool,
 ) -> None:
     """Convert the file IN to OUT. What IN is follows from its content, what OUT becomes from its suffix.
 
@@ -60,6 +64,12 @@ def convert(
 
     if scanner and raw:
         raise InputError("--scanner and --raw exclude each other")
+    if to_density and to_transmission:
+        raise InputError("--to-density and --to-transmission exclude each other")
+    if to_density and scanner == "perkinelmer":
+        raise InputError(
+            "--to-density: a PerkinElmer gives density already; if it scanned light, describe its file with --raw"
+        )
     layout = None
     if scanner:
         layout = scanner_layout(scanner, *(_numbers(size, 2, "--size") if size else ()))
@@ -76,6 +86,7 @@ def convert(
         columns=tuple(columns.split(",")) if columns else (),
         table=table,
         raw=layout,
+        film="density" if to_density else "transmission" if to_transmission else None,
     )
     for line in convert_file(source, target, settings):
         click.echo(line)

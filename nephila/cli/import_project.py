@@ -163,7 +163,8 @@ def spider(folder: Path, project: Path, start: str, alignment: str) -> None:
     """Make the Nephila project PROJECT of SPIDER's project FOLDER, which stays as it is.
 
     From params come the settings; from sel_micrograph and def_sort the edits; from Alignment/data*** the particles, or from
-    Micrographs and Particles/coords the micrographs and picks; from reference_volume the reference.
+    Micrographs and Particles/coords the micrographs and picks, and from def_sort or defocus their defoci; from reference_volume the
+    reference.
     """
     from nephila.import_proof import draw_particles, draw_picks
     from nephila.io.tables import read_table
@@ -191,7 +192,10 @@ def spider(folder: Path, project: Path, start: str, alignment: str) -> None:
         done.files.append("spider/check.png")
     for name in done.files:
         click.echo(f"{project / name}")
-    click.echo(f"Next: look at spider/check.png, then nephila run {project} -n")
+    if "spider/check.png" in done.files:
+        click.echo(f"Next: look at {picture}, then nephila run {project} -n")
+    else:
+        click.echo(f"no picture: there are neither particles nor picks to draw. Next: nephila run {project} -n")
 
 
 def _check_picks(particles: ParticleSet, root: Path, picture: Path) -> None:

@@ -32,7 +32,8 @@ from nephila.optics_groups import (
     write_particle_set,
 )
 from nephila.projection import FourierProjector
-from nephila.spider_project import import_spider, spider_alignment
+from nephila.spider_poses import spider_alignment
+from nephila.spider_project import import_spider
 
 pytestmark = [
     pytest.mark.relion,

@@ -273,3 +273,31 @@ def test_stacks_named_by_suffix_and_movies_of_volumes(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "i.tif", np.arange(64, dtype=np.uint16).reshape(8, 8))
     convert(tmp_path / "i.tif", tmp_path / "i.mrc")
     np.testing.assert_array_equal(read_image(tmp_path / "i.mrc")[0], np.arange(64).reshape(8, 8)[::-1])
+
+
+def test_scans_become_densities_and_back(tmp_path: Path) -> None:
+    """HiScan's numbers are light: the brightest is clear film, a tenth of it density 1."""
+    values = np.array([[40000, 4000, 400], [40000, 20000, 0]], dtype=">u2")
+    (tmp_path / "a.raw").write_bytes(bytes(342) + values.tobytes())
+    scan = ["convert", str(tmp_path / "a.raw"), str(tmp_path / "a.mrc"), "--scanner", "hiscan", "--size", "3x2"]
+    assert CliRunner().invoke(main, scan).exit_code == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "a.mrc")[0], values)
+    result = CliRunner().invoke(main, [*scan, "--to-density"])
+    assert result.exit_code == 0 and "1 pixels without light" in result.output
+    density = read_image(tmp_path / "a.mrc")[0]
+    np.testing.assert_allclose(density, [[0, 1, 2], [0, np.log10(2), 2]], atol=1e-6)
+    back = ["convert", str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), "--to-transmission"]
+    assert CliRunner().invoke(main, back).exit_code == 0
+    np.testing.assert_allclose(read_image(tmp_path / "b.mrc")[0], [[1, 0.1, 0.01], [1, 0.5, 0.01]], rtol=1e-5)
+    for options, message in (
+        (["--to-density", "--to-transmission"], "exclude each other"),
+        (["--to-density", "--scanner", "perkinelmer"], "gives density already"),
+    ):
+        refused = CliRunner().invoke(main, [*scan[:3], *options, "--size", "3x2"])
+        assert refused.exit_code == 2 and message in refused.output
+    write_volume(tmp_path / "v.mrc", np.ones((4, 4, 4), np.float32), 1.0)
+    with pytest.raises(InputError, match="a volume; film"):
+        convert(tmp_path / "v.mrc", tmp_path / "w.mrc", ConversionSettings(film="density"))
+    write_image(tmp_path / "light.mrc", np.full((4, 4), 300.0), 1.0)
+    with pytest.raises(InputError, match="no optical densities"):
+        convert(tmp_path / "light.mrc", tmp_path / "w.mrc", ConversionSettings(film="transmission"))

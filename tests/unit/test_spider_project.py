@@ -14,6 +14,8 @@ from scipy.ndimage import map_coordinates
 from nephila.cli import main
 from nephila.config import load_config
 from nephila.ctf import ctf_2d
+from nephila.defocus.importers import read_results
+from nephila.defocus.result_optics import check_result_optics
 from nephila.errors import InputError
 from nephila.geometry import angular_distance, euler_matrix
 from nephila.import_particles import check_against_config, find_stacks, read_given_particles
@@ -21,7 +23,8 @@ from nephila.io.mrc import open_stack, read_volume
 from nephila.io.spider import read_document, read_spider, write_document, write_spider
 from nephila.io.tables import read_table
 from nephila.projection import FourierProjector
-from nephila.spider_project import import_spider, read_params, relion_poses, spider_alignment
+from nephila.spider_poses import relion_poses, spider_alignment
+from nephila.spider_project import import_spider, read_params
 
 BOX, PIXEL = 32, 4.5
 PARAMS = {1: 0, 2: 0, 3: 0, 4: 0, 5: PIXEL, 6: 200, 7: 2.0, 8: 0, 9: 0, 10: 0, 11: 0, 12: 0.1, 16: 1, 17: BOX, 18: 20}
@@ -204,6 +207,28 @@ def test_micrographs_with_their_selection_and_coordinates(spider: Path, suffix: 
         "raw0003": 1, "raw0022": 1, "raw0030": 0,
     }  # fmt: skip
     assert any("lists 1 micrographs that are not there (11)" in note for note in done.notes)
+    ctf = load_config(tmp_path / "new" / "config.yaml").ctf
+    assert (ctf.method, ctf.import_from) == ("import", "spider/micrographs_ctf.star")
+    names = [str(name) for name in keep["rlnMicrographName"]]
+    source = str(tmp_path / "new" / "spider" / "micrographs_ctf.star")
+    optics = {"voltage_kv": PARAMS[6], "cs_mm": PARAMS[7], "amplitude_contrast": PARAMS[12]}
+    check_result_optics(names, source, optics, PIXEL)
+    fits = dict(zip((Path(name).stem for name in names), read_results(names, source), strict=True))
+    assert fits["raw0003"].defocus_u == fits["raw0003"].defocus_v == pytest.approx(20900.0)
+    assert fits["raw0022"].defocus_u == pytest.approx(34600.0)
+    assert fits["raw0030"].failed and any("1 micrographs have no defocus there" in note for note in done.notes)
+
+
+def test_a_project_without_picks_names_no_picture(spider: Path, tmp_path: Path) -> None:
+    for name in ("def_sort", "defocus"):
+        (spider / "Power_Spectra" / f"{name}.dat").unlink(missing_ok=True)
+    write_spider(spider / "Micrographs" / "raw0003.dat", np.random.default_rng(6).normal(size=(80, 100)))
+    command = ["import", "spider", str(spider), str(tmp_path / "new"), "--start", "micrographs"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "no picture" in result.output and "check.png" not in result.output
+    assert "defoci are fitted from the micrographs" in result.output
+    assert load_config(tmp_path / "new" / "config.yaml").ctf.method == "ctffind"
 
 
 def test_decimation_and_scanners_of_params(spider: Path, tmp_path: Path) -> None:
