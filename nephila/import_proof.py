@@ -17,7 +17,7 @@ from nephila.figures.import_checks import PowerProfile, plot_power_profiles
 from nephila.figures.particles import plot_micrograph_picks, plot_particle_montage
 from nephila.fourier import radial_average, rfft2
 from nephila.io.micrographs import MicrographHeader, RawLayout, micrograph_header, read_micrograph
-from nephila.optics_groups import OpticsGroup
+from nephila.optics_groups import OPTICS_COLUMNS, OpticsGroup, read_optics
 from nephila.particle_images import ParticleImages
 
 PathLike = str | os.PathLike[str]
@@ -40,6 +40,16 @@ class CtfCheck:
     correlation: float
     best_scale: float
     best_correlation: float
+
+    @property
+    def advice(self) -> str:
+        """What to look at where another scale fits clearly better; empty where the table's own does."""
+        if self.best_correlation <= max(0.3, self.correlation + 0.05) or abs(self.best_scale - 1) <= 0.02:
+            return ""
+        return (
+            f"the CTF fits better with {self.best_scale:g} times the spatial frequency ({self.best_correlation:.2f}): check pixel "
+            "size, defocus and optics"
+        )
 
 
 def check_inside(table: pd.DataFrame, headers: dict[str, MicrographHeader]) -> None:
@@ -97,6 +107,39 @@ def draw_particles(table: pd.DataFrame, folder: PathLike, path: PathLike, pixel_
         images, path, pixel_size=pixel_size, labels=labels, title="particles as given: row and defocus"
     )
     return len(rows)
+
+
+def draw_given(table: pd.DataFrame, folder: PathLike, pixel_size: float) -> list[str]:
+    """Draw given particles of each optics group, and how their power follows the CTF; returns a line on each picture.
+
+    Pictures are `particles_N.png` and `ctf_N.png` for optics group N; the latter where the group has six particles or more of
+    different defoci.
+
+    Parameters
+    ----------
+    table : of `read_given_tables`, with stacks that exist
+    pixel_size : A, where the table states none
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    numbers = table.get("rlnOpticsGroup", pd.Series(1, index=table.index))
+    lines = []
+    for number in sorted(numbers.unique()):
+        mine = table[numbers == number].assign(rlnOpticsGroup=int(number)).reset_index(drop=True)
+        if "rlnImagePixelSize" not in mine:
+            mine = mine.assign(rlnImagePixelSize=pixel_size)
+        size = float(mine["rlnImagePixelSize"].iloc[0])
+        shown = draw_particles(mine, "", Path(folder, f"particles_{number}.png"), size)
+        lines.append(f"optics group {number}: {shown} particles are drawn")
+        if not {"rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"} <= set(mine.columns):
+            continue
+        group = read_optics(mine[[name for name in OPTICS_COLUMNS if name in mine]].iloc[:1], "particles")[0]
+        check = draw_ctf(mine, "", Path(folder, f"ctf_{number}.png"), group)
+        if check is not None:
+            lines.append(
+                f"optics group {number}: correlation of the particles' power with the table's CTF {check.correlation:.2f}"
+                + (f"; {check.advice}" if check.advice else "")
+            )
+    return lines
 
 
 def draw_ctf(table: pd.DataFrame, folder: PathLike, path: PathLike, group: OpticsGroup) -> CtfCheck | None:

@@ -140,7 +140,7 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "lfc_pick": lambda w: 330 + 45 * _micrograph(w),
     "extract_windows": lambda w: 148 + 15 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
     "picking_figures": lambda w: 245 + 38 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
-    "merge_coordinates": lambda w: 205 + 2 * _rows(w),
+    "merge_coordinates": lambda w: 290 + 2 * _rows(w),
     "propose_good": lambda w: 180 + 2 * _rows(w),
     "good": lambda w: 180 + 2 * _rows(w),
     "renumber": lambda w: 240 + 2 * _rows(w),

@@ -25,6 +25,7 @@ if CONFIG.input.particles:
         output:
             table="results/particles/coordinates.star",
             counts="results/particles/picks_by_micrograph.star",
+            pictures=directory("results/particles/given"),
         log:
             "logs/merge_coordinates.log",
         conda:

@@ -8,6 +8,7 @@ from nephila.import_particles import (
     list_particles,
     read_given_tables,
 )
+from nephila.import_proof import draw_given
 from nephila.io.tables import write_table
 from nephila.job import logger, start_job
 from nephila.picking.tables import count_picks
@@ -29,6 +30,8 @@ with start_job(snakemake) as job:  # noqa: F821
     check_against_config(given, pixel_size, box, job.params.optics, source, several=several)
     for line in check_aberrations(given, finest, diameter, ignore, source, several=several):
         logger.warning(line)
+    for line in draw_given(given, job.output.pictures, pixel_size):
+        logger.info(line)
     table = list_particles(given)
     names = list(dict.fromkeys(table["rlnMicrographName"]))
     logger.info("%d particles of %d micrographs given", len(table), len(names))

@@ -227,6 +227,5 @@ def _check_ctf(table: Any, folder: Path, picture: Path, group: Any) -> None:
     click.echo(
         f"{picture}: how the particles' power changes with defocus, and the table's CTF; correlation {check.correlation:.2f}"
     )
-    if check.best_correlation > max(0.3, check.correlation + 0.05) and abs(check.best_scale - 1) > 0.02:
-        scale = f"{check.best_scale:g} times the spatial frequency ({check.best_correlation:.2f})"
-        click.echo(f"note: the CTF fits better with {scale}: check pixel size, defocus and optics", err=True)
+    if check.advice:
+        click.echo(f"note: {check.advice}", err=True)

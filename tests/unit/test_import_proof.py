@@ -11,7 +11,7 @@ import pytest
 
 from nephila.ctf import Optics, ctf_2d
 from nephila.fourier import irfft2, rfft2
-from nephila.import_proof import draw_ctf, draw_particles
+from nephila.import_proof import draw_ctf, draw_given, draw_particles
 from nephila.io.mrc import write_stack
 from nephila.optics_groups import OpticsGroup
 
@@ -69,3 +69,25 @@ def test_nothing_is_drawn_where_there_is_nothing_to_compare(particles: pd.DataFr
     assert draw_ctf(particles, tmp_path, picture, replace(GROUP, pixel_size=None)) is None
     assert not picture.exists()
     assert draw_particles(particles.iloc[:5], tmp_path, picture, PIXEL) == 5 and picture.exists()
+
+
+def test_given_particles_are_drawn_by_optics_group(particles: pd.DataFrame, tmp_path: Path) -> None:
+    optics = {
+        "rlnImagePixelSize": PIXEL,
+        "rlnVoltage": 300.0,
+        "rlnSphericalAberration": 2.7,
+        "rlnAmplitudeContrast": 0.1,
+    }
+    table = particles.assign(**optics, rlnOpticsGroup=[1] * 200 + [2] * 40)
+    lines = draw_given(table, tmp_path / "given", PIXEL)
+    assert {path.name for path in (tmp_path / "given").iterdir()} == {
+        "particles_1.png", "ctf_1.png", "particles_2.png", "ctf_2.png",
+    }  # fmt: skip
+    assert lines[0] == "optics group 1: 24 particles are drawn" and "better" not in lines[1]
+    wrong = draw_given(table.assign(rlnImagePixelSize=0.93 * PIXEL), tmp_path / "wrong", PIXEL)
+    assert "fits better with 0.93 times" in wrong[1] or "fits better with 0.92 times" in wrong[1]
+    # one defocus, as a group of the Nature Protocols data has: nothing to compare
+    draw_given(table.assign(rlnDefocusU=15000.0, rlnDefocusV=15000.0, rlnOpticsGroup=1), tmp_path / "one", PIXEL)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["particles_1.png"]
+    draw_given(particles.drop(columns="rlnOpticsGroup"), tmp_path / "old", PIXEL)
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["particles_1.png"]

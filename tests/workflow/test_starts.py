@@ -203,6 +203,7 @@ def test_nature_protocols_layout_becomes_particles(code: Path, fresh_project: Pa
     # numbers 1 to 6 in this order, since the table is sorted by group and cumulative number
     stack = open_stack(fresh_project / "natproto" / "particles.mrcs")
     np.testing.assert_allclose(stack[:], images, atol=1e-6)
+    assert (fresh_project / "results" / "particles" / "given" / "particles_1.png").stat().st_size > 5000
     assert runs.snakemake(code, fresh_project, "particles", "-n").nothing_to_do
 
 
