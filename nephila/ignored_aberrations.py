@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,44 @@ def ignored_aberrations(groups: Sequence[OpticsGroup], pixel_size: float, diamet
                 resolution = float(1 / k[over[0]]) if len(over) else None
                 found.append(Ignored(group.name, what, resolution, float(np.degrees(phase.max()))))
     return found
+
+
+def ignored_mtf(groups: Sequence[OpticsGroup], box: int, pixel_size: float) -> list[str]:
+    """What is said of detectors' MTFs, which refinement does not correct: lines for the log.
+
+    They fade amplitudes and turn no phase. What all groups share is divided out at the end (`nephila postprocess --mtf`); groups
+    whose MTFs differ enter the map with different fall-offs, and the line says by how much.
+
+    Parameters
+    ----------
+    groups : with `mtf_file` (relative to the project) and `original_pixel_size` (A), which the MTF counts in
+    box, pixel_size : of the map, px and A
+    """
+    from nephila.postprocessing import read_mtf
+
+    named = [group for group in groups if group.mtf_file is not None]
+    if not named:
+        return []
+    lines = ["_rlnMtfFileName is not used in refinement: give it to nephila postprocess --mtf at the end"]
+    if len({(group.mtf_file, group.original_pixel_size) for group in groups}) == 1:
+        return lines
+    curves = {}
+    for group in groups:
+        detector = group.original_pixel_size or group.pixel_size or pixel_size
+        path = group.mtf_file
+        if path is not None and not Path(path).is_file():
+            return [*lines, f"optics groups have different MTFs, and {path} is not in the project folder: not compared"]
+        curves[group.name] = np.ones(box // 2 + 1) if path is None else read_mtf(path, box, pixel_size, detector)
+    values = np.array(list(curves.values()))
+    ratio = values.max(axis=0) / values.min(axis=0)
+    worst = int(ratio.argmax())
+    low, high = (list(curves)[int(find(values[:, worst]))] for find in (np.argmin, np.argmax))
+    if ratio[worst] > 1.02:
+        lines.append(
+            f"MTFs of optics groups {high} and {low} differ by a factor of up to {ratio[worst]:.2f} "
+            f"({box * pixel_size / worst:.3g} A), which is not corrected: the map's amplitudes lie between, its phases are right"
+        )
+    return lines
 
 
 def _zernike_phase(coefficients: Sequence[float], k: Float64, *, even: bool) -> Float64:

@@ -16,7 +16,7 @@ from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.extraction import ExtractionSettings
 from nephila.given_checks import DEFOCUS, check_defoci, check_grid, check_stack_size
-from nephila.ignored_aberrations import ignored_aberrations
+from nephila.ignored_aberrations import ignored_aberrations, ignored_mtf
 from nephila.io.mrc import stack_writer
 from nephila.io.tables import check_columns, read_blocks
 from nephila.job import Progress, logger
@@ -37,6 +37,8 @@ PathLike = str | os.PathLike[str]
 Float32 = npt.NDArray[np.float32]
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
+MTF_SHELLS = 256
+"""Side of the box in whose shells MTFs of optics groups are compared, px."""
 NEEDED = ("rlnMicrographName", "rlnImageName", *DEFOCUS)
 OPTICS = (
     ("rlnVoltage", "optics.voltage_kv", 0.01),
@@ -213,17 +215,17 @@ def check_aberrations(
     needed = {"rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"}
     if not needed <= set(rows.columns):
         return []
-    effects = []
+    effects, groups = [], read_optics(rows, source)
     if ignore or not several:
-        effects = ignored_aberrations(read_optics(rows, source), pixel_size, diameter)
+        effects = ignored_aberrations(groups, pixel_size, diameter)
     bad = next((effect for effect in effects if effect.resolution is not None), None)
     if bad is not None and not ignore:
         raise InputError(
             f"{source}: {bad}; have it corrected with input.optics_groups: several, or accept the limit with "
             "input.ignore_aberrations: true"
         )
-    unused = {"rlnMtfFileName": "nan", "rlnCtfBfactor": "0", "rlnCtfScalefactor": "1"}
-    lines = [f"{effect}, is ignored" for effect in effects]
+    unused = {"rlnCtfBfactor": "0", "rlnCtfScalefactor": "1"}
+    lines = [f"{effect}, is ignored" for effect in effects] + ignored_mtf(groups, MTF_SHELLS, pixel_size)
     for column, nothing in unused.items():
         if column in table and not table[column].astype(str).isin([nothing, nothing + ".0"]).all():
             lines.append(f"_{column} is not used")

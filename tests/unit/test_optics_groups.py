@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nephila.aberrations import even_term, odd_term, zernike
 from nephila.cli import main
 from nephila.config import parse_config
 from nephila.errors import InputError
-from nephila.ignored_aberrations import ignored_aberrations
+from nephila.ignored_aberrations import ignored_aberrations, ignored_mtf
 from nephila.import_particles import (
     check_aberrations,
     check_against_config,
@@ -292,7 +293,9 @@ def test_particles_with_aberrations_are_refused_or_warned_about(tmp_path: Path) 
         read_given_particles(write_set(tmp_path / "b.star", [small])), 1.25, 200.0, False, "b.star"
     )
     assert (
-        "beam tilt" in lines[0] and "at Nyquist, is ignored" in lines[0] and lines[1] == "_rlnMtfFileName is not used"
+        "beam tilt" in lines[0]
+        and "at Nyquist, is ignored" in lines[0]
+        and lines[1].startswith("_rlnMtfFileName is not used")
     )
     two_sizes = read_given_particles(write_set(tmp_path / "d.star", [group(), group(2, "two", pixel_size=1.4)]))
     optics = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1, "phase_shift_deg": 0.0}
@@ -323,3 +326,24 @@ def test_several_tables_in_one_configuration_are_joined(tmp_path: Path, monkeypa
         read_given_tables(config.input.particle_tables)
     with pytest.raises(InputError, match=r"input\.particles: no such file: none\.star"):
         open_project(parse_config({"input": {"particles": ["day1/a.star", "none.star"]}}))
+
+
+def test_mtfs_that_are_not_used_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, last in (("a", 0.6), ("b", 0.3)):
+        rows = f"0.0 1.0\n0.5 {last}\n"
+        Path(f"{name}.star").write_text(f"data_\n\nloop_\n_rlnResolutionInversePixel #1\n_rlnMtfValue #2\n{rows}")
+    one = group(mtf_file="a.star", original_pixel_size=1.25)
+    assert ignored_mtf([group()], 64, 1.25) == []
+    assert len(ignored_mtf([one, replace(one, number=2, name="two")], 64, 1.25)) == 1
+    other = replace(one, number=2, name="two", mtf_file="b.star")
+    lines = ignored_mtf([one, other], 64, 1.25)
+    assert len(lines) == 2 and "one and two differ by a factor of up to 2.00 (2.5 A)" in lines[1]
+    # one detector binned on the chip: its pixels are larger, so its MTF falls sooner
+    finer = replace(one, number=2, name="two", original_pixel_size=0.625)
+    assert "two and one differ by a factor of up to 1.33" in ignored_mtf([one, finer], 64, 1.25)[1]
+    assert "not in the project folder" in ignored_mtf([one, replace(other, mtf_file="c.star")], 64, 1.25)[1]
+    table = read_given_particles(write_set(tmp_path / "g.star", [one, other]))
+    assert any(
+        "factor of up to 2.00" in line for line in check_aberrations(table, 1.25, 200.0, False, "g.star", several=True)
+    )
