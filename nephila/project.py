@@ -14,6 +14,7 @@ from nephila.errors import InputError
 from nephila.io.tables import read_table
 from nephila.plan import assign_batches
 from nephila.refinement.settings import enhances, iteration_settings
+from nephila.resources import FIGURE_BATCHES
 
 LIST = "results/project/micrographs.star"
 """Table of micrographs and their batches, which keeps batches stable when micrographs are added."""
@@ -36,6 +37,14 @@ class ProjectPlan:
     def batch_labels(self) -> list[str]:
         """Wildcards {batch}, in order."""
         return [f"{number:04d}" for number in sorted(set(self.batches.values()))]
+
+    @cached_property
+    def figure_parts(self) -> dict[str, list[str]]:
+        """Batches that one job draws, by wildcard {part}: drawing is quick, and a job per batch would cost more than it does."""
+        parts: dict[str, list[str]] = {}
+        for label in self.batch_labels:
+            parts.setdefault(f"{(int(label) - 1) // FIGURE_BATCHES + 1:04d}", []).append(label)
+        return parts
 
     def names_of(self, batch: str) -> list[str]:
         """Micrographs of a batch."""

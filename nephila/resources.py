@@ -21,6 +21,8 @@ LIGHT_MB = 190.0
 ROW_MB = 2.5e-3
 """A row of a particle table while tables are read and joined."""
 VIEWS = 83
+FIGURE_BATCHES = 10
+"""Batches whose picks one job draws (`ProjectPlan.figure_parts`)."""
 SNAKEMAKE_MB = 350.0
 """On a cluster the job's memory also holds the Snakemake processes that run it."""
 MARGIN = 1.25
@@ -38,8 +40,8 @@ class Work:
     """Size of a project's work.
 
     box: px; micrograph_px: pixels of a micrograph as given; micrographs: all; batch: micrographs of a job; particles: all;
-    groups: defocus groups; group_share: the largest group's share of the particles; chunk: particles of a refinement job;
-    band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
+    groups: defocus groups; group_share: share of the particles of the largest group, or of a job's own; chunk: particles of a
+    refinement job; band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
     truth: whether the truth is known.
     """
 
@@ -58,7 +60,7 @@ class Work:
 
     @property
     def group_particles(self) -> float:
-        """Particles of the largest group."""
+        """Particles of the group."""
         return self.particles * self.group_share
 
     @property
@@ -75,6 +77,12 @@ class Work:
     def groups_per_chunk(self) -> float:
         """Groups that a chunk holds: particles are sorted by group."""
         return float(self.groups) if self.chunks == 1 else min(self.groups, math.ceil(self.groups / self.chunks) + 1)
+
+    def of_group(self, micrographs: Collection[str]) -> Work:
+        """The same work for a job of one group, which holds these micrographs; as it is before picking."""
+        picked = _picked(*_stamp(COUNTS))
+        total = sum(picked.values())
+        return replace(self, group_share=sum(picked.get(name, 0) for name in micrographs) / total) if total else self
 
     def at_band(self, band: int) -> Work:
         """The same work where the refinement grids to this shell."""
@@ -141,6 +149,12 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "extract_windows": lambda w: 148 + 15 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
     "picking_figures": lambda w: 245 + 38 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
     "merge_coordinates": lambda w: 290 + 2 * _rows(w),
+    "makefilelist": lambda w: LIGHT_MB + 0.005 * w.micrographs,
+    "nat2stk": lambda w: LIGHT_MB + 2 * _rows(w) + _stack(w, w.particles),
+    "merge_ctf": lambda w: 200 + 0.08 * w.micrographs,
+    "pfilt": lambda w: LIGHT_MB + 3 * _stack(w, _batch_particles(w)),
+    "dftotals": lambda w: 180 + w.group_particles * ROW_MB,
+    "bestim": lambda w: 180 + w.group_particles * ROW_MB,
     "propose_good": lambda w: 180 + 2 * _rows(w),
     "good": lambda w: 180 + 2 * _rows(w),
     "renumber": lambda w: 240 + 2 * _rows(w),
@@ -209,18 +223,43 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "ctffind": lambda w: 0.6 * w.batch,
     "ctffind_pooled": lambda w: 0.6 * w.batch,
     "import_ctf": lambda w: 0.6 * w.batch,
+    "resizevol": lambda w: 0.2 + 3 * w.box**3 / 1e8,
+    "makefilelist": lambda w: 1e-3 * w.micrographs,
+    "nat2stk": lambda w: 1e-3 * w.particles * (w.box / 128) ** 2,
+    "ring_strength": lambda w: 0.01 * w.micrographs,
+    "merge_ctf": lambda w: 3e-3 * w.micrographs,
     "plotgroups": lambda w: 0.5 * w.groups + 2e-3 * w.micrographs,
     "powchk": lambda w: 0.5 * w.micrographs,
+    "noise": lambda w: 3 * (0.5 + 0.2 * _micrograph(w)),
     "pick": lambda w: w.batch * (1.0 + 0.15 * _micrograph(w)),
     "lfc_pick": lambda w: w.batch * (0.3 + 0.15 * _micrograph(w)),
     "extract_windows": lambda w: w.batch * (0.2 + 0.05 * _micrograph(w)),
+    "picking_figures": lambda w: FIGURE_BATCHES * w.batch * (0.4 + 0.06 * _micrograph(w)),
+    "pfilt": lambda w: _batch_particles(w) * 1e-3 * (w.box / 128) ** 2,
+    "merge_coordinates": lambda w: 1e-4 * w.particles,
+    "propose_good": lambda w: 1e-4 * w.particles,
+    "good": lambda w: 5e-5 * w.particles,
     "renumber": lambda w: 1.5e-4 * w.particles,
     "win2stk": lambda w: 5e-5 * w.particles + w.group_particles * 5e-4 * (w.box / 128) ** 2,
     "initial_model": lambda w: 60.0,
+    "sel_by_group": lambda w: 1e-4 * w.particles,
+    "refproj": lambda w: 0.1 * _half_transform(w) + VIEWS * 1e-3 * (w.box / 128) ** 2,
     "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w) + 0.02 * _half_transform(w),
     "average": lambda w: w.group_particles * 1.5e-3 * (w.box / 128) ** 2,
+    "select": lambda w: 1e-4 * w.particles,
+    "average_all": lambda w: 2.0 + w.groups * VIEWS * 2e-3 * (w.box / 128) ** 2,
+    "cchistogram": lambda w: 1.0 + 1e-4 * w.particles,
+    "ccthresh": lambda w: 1e-4 * w.particles,
+    "thresh": lambda w: 1e-4 * w.particles,
+    "dftotals": lambda w: 1e-4 * w.group_particles,
+    "bestim": lambda w: 1e-4 * w.group_particles,
+    "sel_group_cclim": lambda w: 1e-4 * w.particles,
     "recon": lambda w: w.group_particles * _seconds_per_particle(w) + 0.2 * _half_transform(w),
     "merge_recon": lambda w: 0.25 * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
+    "slices": lambda w: 1.0 + 3 * w.box**3 / 1e8,
+    "enhance": lambda w: 0.5 * _half_transform(w) / 8,
+    "angdiff": lambda w: 1.0 + 1e-4 * w.particles,
+    "angdisp": lambda w: 1.0 + 1e-4 * w.particles,
     "grploop": lambda w: (
         w.chunk_particles * _seconds_per_particle(w)
         + 0.02 * _half_transform(w)
@@ -281,7 +320,7 @@ def estimate_work(config: Config, micrographs: Collection[str]) -> Work:
     if micrographs and not config.input.particles:
         pixels = _micrograph_pixels(str(Path(next(iter(micrographs))).resolve()))
     area = pixels / config.input.decimate**2
-    picked, (groups, share) = _picked(*_stamp(COUNTS)), _groups(*_stamp(GROUPS))
+    picked, (groups, share) = sum(_picked(*_stamp(COUNTS)).values()), _groups(*_stamp(GROUPS))
     particles = picked or int(len(micrographs) * max(1.0, area / (2 * config.box) ** 2))
     if not groups:
         groups = min(20, max(1, len(micrographs)))
@@ -337,11 +376,14 @@ def _micrograph_pixels(path: str) -> float:
 
 
 @cache
-def _picked(path: str, stamp: int) -> int:
-    """Number of picked particles, 0 where it is not known yet."""
+def _picked(path: str, stamp: int) -> dict[str, int]:
+    """Picked particles by micrograph; empty where they are not known yet."""
     from nephila.io.tables import read_table
 
-    return int(read_table(path)["nphPicked"].sum()) if stamp else 0
+    if not stamp:
+        return {}
+    table = read_table(path)
+    return dict(zip(table["rlnMicrographName"].astype(str), table["nphPicked"].astype(int), strict=True))
 
 
 @cache

@@ -86,7 +86,6 @@ rule initial_model:
         "logs/initial_model.log",
     conda:
         ENVIRONMENT
-    threads: CONFIG.reference.initial.tries
     resources:
         mem_mb=memory("initial_model"),
         runtime=minutes("initial_model"),

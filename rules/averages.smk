@@ -58,8 +58,8 @@ rule average:
         directions="results/alignment/refangles.star",
         projections="results/alignment/projections.mrcs",
     output:
-        averages="results/averages/group_{group}/avg.mrcs",
-        variances="results/averages/group_{group}/var.mrcs",
+        averages=kept_for_reruns("results/averages/group_{group}/avg.mrcs"),
+        variances=kept_for_reruns("results/averages/group_{group}/var.mrcs"),
         doubts="results/averages/group_{group}/doubts.star",
     log:
         "logs/average/{group}.log",
@@ -194,6 +194,9 @@ rule dftotals:
         "logs/dftotals/{group}.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("dftotals"),
+        runtime=minutes("dftotals"),
     params:
         share=CONFIG.thresholds.share_rejected,
         threshold=threshold_edit,
@@ -215,6 +218,9 @@ rule bestim:
         "logs/bestim/{group}.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("bestim"),
+        runtime=minutes("bestim"),
     params:
         at_most=lambda wc: caps()[wc.group],
         symmetry=CONFIG.particle.symmetry,

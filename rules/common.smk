@@ -37,6 +37,7 @@ LAST = ITERATIONS[-1]
 
 wildcard_constraints:
     batch=r"\d{4}",
+    part=r"\d{4}",
     group=r"\d{3}",
     chunk=r"\d{4}",
     half="[12]",
@@ -57,6 +58,16 @@ localrules:
     plotrefres,
     plotmap,
     report,
+
+
+def passing(pattern):
+    """Files that are large and needed once: gone when nothing needs them, unless jobs.keep_intermediate is set."""
+    return pattern if CONFIG.jobs.keep_intermediate else temp(pattern)
+
+
+def kept_for_reruns(pattern):
+    """Files that only a later change needs: gone when nothing needs them with jobs.lean."""
+    return temp(pattern) if CONFIG.jobs.lean else pattern
 
 
 def code(script):
@@ -136,8 +147,11 @@ def by_chunk(pattern):
 
 
 def work(wildcards):
-    """Size of the project's work; for a refinement job with the resolution that its iteration grids to, once that is known."""
+    """Size of the project's work; for a job of a group with that group's particles; for a refinement job with the resolution that
+    its iteration grids to, once that is known."""
     estimate = resources.estimate_work(CONFIG, PROJECT.batches)
+    if "group" in wildcards.keys():
+        estimate = estimate.of_group(group(wildcards).micrographs)
     shell = resources.gridded_shell(int(wildcards.iter), CONFIG.box) if "iter" in wildcards.keys() else None
     return estimate if shell is None else estimate.at_band(shell)
 

@@ -163,6 +163,9 @@ if not CONFIG.input.particles:
             "logs/merge_ctf.log",
         conda:
             ENVIRONMENT
+        resources:
+            mem_mb=memory("merge_ctf"),
+            runtime=minutes("merge_ctf"),
         params:
             screening=CONFIG.ctf.screening.model_dump(),
             optics=section("optics"),
@@ -183,6 +186,9 @@ else:
             "logs/merge_ctf.log",
         conda:
             ENVIRONMENT
+        resources:
+            mem_mb=memory("merge_ctf"),
+            runtime=minutes("merge_ctf"),
         params:
             screening=CONFIG.ctf.screening.model_dump(),
             batches=PROJECT.batches,

@@ -4,7 +4,7 @@ PARTICLE_RESULTS = [
     *PICK_RESULTS,
     "results/particles/ngood.star",
     "results/particles/percent_selected.star",
-    *expand("results/particles/figures/{batch}", batch=PROJECT.batch_labels),
+    *expand("results/particles/figures/{part}", part=PROJECT.figure_parts),
     *(
         expand("results/particles/flt/winser_{batch}.mrcs", batch=PROJECT.batch_labels)
         if CONFIG.particles.pfilt
@@ -53,7 +53,7 @@ if CONFIG.input.particles:
             coordinates="results/particles/coordinates.star",
             particles=CONFIG.input.particle_tables,
         output:
-            stack="results/particles/win/winser_{batch}.mrcs",
+            stack=kept_for_reruns("results/particles/win/winser_{batch}.mrcs"),
             table="results/particles/win/winser_{batch}.star",
         log:
             "logs/extract_windows/{batch}.log",
@@ -190,7 +190,7 @@ else:
             micrographs=lambda wc: PROJECT.micrographs_of(wc.batch),
             noise="results/particles/noise.mrc",
         output:
-            stack="results/particles/win/winser_{batch}.mrcs",
+            stack=kept_for_reruns("results/particles/win/winser_{batch}.mrcs"),
             table="results/particles/win/winser_{batch}.star",
         log:
             "logs/extract_windows/{batch}.log",
@@ -217,24 +217,32 @@ else:
 rule picking_figures:
     input:
         coordinates="results/particles/coordinates.star",
-        windows="results/particles/win/winser_{batch}.mrcs",
-        micrographs=lambda wc: PROJECT.micrographs_of(wc.batch) if not CONFIG.input.particles else [],
+        windows=lambda wc: expand("results/particles/win/winser_{batch}.mrcs", batch=PROJECT.figure_parts[wc.part]),
+        micrographs=lambda wc: (
+            [path for batch in PROJECT.figure_parts[wc.part] for path in PROJECT.micrographs_of(batch)]
+            if not CONFIG.input.particles
+            else []
+        ),
     output:
-        directory("results/particles/figures/{batch}"),
+        directory("results/particles/figures/{part}"),
     log:
-        "logs/picking_figures/{batch}.log",
+        "logs/picking_figures/{part}.log",
     conda:
         ENVIRONMENT
     resources:
         mem_mb=memory("picking_figures"),
         runtime=minutes("picking_figures"),
     params:
-        names=lambda wc: PROJECT.names_of(wc.batch) if not CONFIG.input.particles else [],
+        names=lambda wc: (
+            [name for batch in PROJECT.figure_parts[wc.part] for name in PROJECT.names_of(batch)]
+            if not CONFIG.input.particles
+            else []
+        ),
         diameter=CONFIG.particle.diameter,
         input=section("input"),
         code=code("picking_figures"),
     message:
-        "Draw picks and windows of batch {wildcards.batch}"
+        "Draw picks and windows of part {wildcards.part}"
     script:
         "../scripts/picking_figures.py"
 
@@ -250,6 +258,9 @@ rule pfilt:
         "logs/pfilt/{batch}.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("pfilt"),
+        runtime=minutes("pfilt"),
     params:
         code=code("pfilt"),
     message:

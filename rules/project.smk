@@ -27,6 +27,9 @@ rule makefilelist:
         "logs/makefilelist.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("makefilelist"),
+        runtime=minutes("makefilelist"),
     params:
         batches=PROJECT.batches,
         particles=CONFIG.input.particles,
@@ -75,6 +78,9 @@ rule nat2stk:
         folder=r"(?!results/).+",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory("nat2stk"),
+        runtime=minutes("nat2stk"),
     params:
         optics=section("optics"),
         pixel_size=CONFIG.input.pixel_size,

@@ -14,10 +14,10 @@ rule recon:
         table=kept_of_group,
         stack="results/alignment/group_{group}/data.mrcs",
     output:
-        half1="results/reconstruction/group_{group}/vol01_sub1.mrc",
-        half2="results/reconstruction/group_{group}/vol01_sub2.mrc",
+        half1=kept_for_reruns("results/reconstruction/group_{group}/vol01_sub1.mrc"),
+        half2=kept_for_reruns("results/reconstruction/group_{group}/vol01_sub2.mrc"),
         fsc="results/reconstruction/group_{group}/fscdoc.star",
-        sums="results/reconstruction/group_{group}/sums.npz",
+        sums=kept_for_reruns("results/reconstruction/group_{group}/sums.npz"),
     log:
         "logs/recon/{group}.log",
     conda:

@@ -52,11 +52,6 @@ def previous_reference(wildcards):
     return previous(f"results/refinement/iter_{{iter}}/{name}_half{{half}}.mrc")(wildcards)
 
 
-def sums(pattern):
-    """Partial sums are large and needed once."""
-    return pattern if CONFIG.jobs.keep_intermediate else temp(pattern)
-
-
 rule prepare:
     input:
         groups=kept_of_groups,
@@ -64,8 +59,8 @@ rule prepare:
         half2="results/reconstruction/vol01_half2.mrc",
     output:
         particles="results/refinement/iter_00/particles.star",
-        half1="results/refinement/iter_00/reference_half1.mrc",
-        half2="results/refinement/iter_00/reference_half2.mrc",
+        half1=kept_for_reruns("results/refinement/iter_00/reference_half1.mrc"),
+        half2=kept_for_reruns("results/refinement/iter_00/reference_half2.mrc"),
         model="results/refinement/iter_00/model.star",
     log:
         "logs/prepare.log",
@@ -93,7 +88,7 @@ rule grploop:
         counts=lambda wc: checkpoints.merge_coordinates.get().output.counts if wc.iter == "01" else [],
     output:
         particles="results/refinement/iter_{iter}/half{half}_{chunk}.star",
-        sums=sums("results/refinement/iter_{iter}/half{half}_{chunk}_sums.npz"),
+        sums=passing("results/refinement/iter_{iter}/half{half}_{chunk}_sums.npz"),
     log:
         "logs/grploop/{iter}_half{half}_{chunk}.log",
     conda:
@@ -129,12 +124,14 @@ rule mergegroups:
         volume=lambda wc: [] if wc.iter == "01" else previous("results/refinement/iter_{iter}/vol.mrc")(wc),
         mask=lambda wc: PROJECT.mask_files(int(wc.iter)),
     output:
-        half1="results/refinement/iter_{iter}/reference_half1.mrc",
-        half2="results/refinement/iter_{iter}/reference_half2.mrc",
-        volume="results/refinement/iter_{iter}/vol.mrc",
+        half1=kept_for_reruns("results/refinement/iter_{iter}/reference_half1.mrc"),
+        half2=kept_for_reruns("results/refinement/iter_{iter}/reference_half2.mrc"),
+        volume=kept_for_reruns("results/refinement/iter_{iter}/vol.mrc"),
         model="results/refinement/iter_{iter}/model.star",
     log:
         "logs/mergegroups/{iter}.log",
+    wildcard_constraints:
+        iter=rf"(?!00|{LAST})\d{{2}}" if CONFIG.jobs.lean else r"(?!00)\d{2}",
     conda:
         ENVIRONMENT
     resources:
@@ -149,13 +146,26 @@ rule mergegroups:
         "../scripts/mergegroups.py"
 
 
+if CONFIG.jobs.lean:
+
+    # the last iteration's volumes stay: a further iteration, and the checks, start from them
+    use rule mergegroups as mergegroups_last with:
+        output:
+            half1="results/refinement/iter_{iter}/reference_half1.mrc",
+            half2="results/refinement/iter_{iter}/reference_half2.mrc",
+            volume="results/refinement/iter_{iter}/vol.mrc",
+            model="results/refinement/iter_{iter}/model.star",
+        wildcard_constraints:
+            iter=LAST,
+
+
 rule enhance:
     input:
         volume="results/refinement/{folder}/reference_half{half}.mrc",
         model="results/refinement/{folder}/model.star",
         scattering=[CONFIG.refinement.scattering] if CONFIG.refinement.scattering else [],
     output:
-        "results/refinement/{folder}/enhanced_half{half}.mrc",
+        kept_for_reruns("results/refinement/{folder}/enhanced_half{half}.mrc"),
     log:
         "logs/enhance/{folder}_half{half}.log",
     wildcard_constraints:
@@ -179,7 +189,7 @@ rule endmerge:
         stacks=by_group("results/alignment/group_{group}/data.mrcs"),
         model=f"results/refinement/iter_{LAST}/model.star",
     output:
-        sums("results/refinement/final/half{half}_{chunk}_sums.npz"),
+        passing("results/refinement/final/half{half}_{chunk}_sums.npz"),
     log:
         "logs/endmerge/half{half}_{chunk}.log",
     conda:

@@ -1,4 +1,4 @@
-"""Draw the picks on the micrographs of a batch (where there are micrographs), and a montage of its first windows."""
+"""Draw the picks on the micrographs of some batches (where there are micrographs), and a montage of their first windows."""
 
 from pathlib import Path
 
@@ -25,6 +25,7 @@ with start_job(snakemake) as job:  # noqa: F821
             micrograph.image, x, y, folder / f"{Path(name).stem}.png", pixel_size=micrograph.pixel_size,
             diameter=job.params.diameter, score=mine["rlnAutopickFigureOfMerit"], title=Path(name).name,
         )  # fmt: skip
-    windows = open_stack(job.input.windows)
-    if len(windows):
+    stacks = (open_stack(path) for path in job.input.windows)
+    windows = next((stack for stack in stacks if len(stack)), None)
+    if windows is not None:
         plot_particle_montage(windows[:70], folder / "windows.png", pixel_size=windows.pixel_size)

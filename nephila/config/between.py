@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 def problems_between_sections(config: Config) -> list[str]:
     """Contradictions between keys, one line each."""
-    return [*_particle(config), *_input(config), *_ctf(config), *_reference(config), *_refinement(config)]
+    parts = (_particle, _input, _ctf, _reference, _refinement, _jobs)
+    return [problem for part in parts for problem in part(config)]
+
+
+def _jobs(config: Config) -> list[str]:
+    if config.jobs.lean and config.jobs.keep_intermediate:
+        return ["jobs.lean: true contradicts jobs.keep_intermediate: true; choose one"]
+    return []
 
 
 def _particle(config: Config) -> list[str]:

@@ -350,7 +350,14 @@ class Jobs(Section):
     particles_per_chunk: Count = Field(
         10240, description="Particles per refinement job, rounded up to whole blocks of 256."
     )
-    keep_intermediate: bool = Field(False, description="Keep stacks and sums that later steps no longer need.")
+    keep_intermediate: bool = Field(
+        False, description="Keep the spectra and partial sums that later steps no longer need."
+    )
+    lean: bool = Field(
+        False,
+        description="Less disk: windows by micrograph, averages, sums and half volumes by group, and volumes of iterations before "
+        "the last go once nothing needs them. A later change that needs them makes them again, with all that leads there.",
+    )
 
 
 class Truth(Section):

@@ -23,16 +23,6 @@ from nephila.stages import STAGES
 
 RESERVE = 0.05
 """Share of the disk's need that must be free beyond it."""
-BY_BATCH = (
-    "powdefocus",
-    "ctffind",
-    "ctffind_pooled",
-    "import_ctf",
-    "pick",
-    "lfc_pick",
-    "extract_windows",
-    "picking_figures",
-)
 BY_GROUP = ("win2stk", "apshgrp", "average", "dftotals", "bestim", "recon")
 BY_CHUNK = ("endmerge",)
 ROW_BYTES = 320
@@ -156,6 +146,7 @@ def disk_bytes(config: Config, work: Work, stage: str | None = None) -> dict[str
     volume = n * image
     sums_of_iteration = 24e6 * fourier_cells(work, work.band) * work.groups_per_chunk * work.chunks
     kept = iterations * sums_of_iteration if config.jobs.keep_intermediate else 0.0
+    with_volumes = min(2, iterations) if config.jobs.lean else iterations
     final = 24e6 * fourier_cells(work) * work.chunks
     spectra = work.micrographs * 3e6
     kinds = {
@@ -163,7 +154,7 @@ def disk_bytes(config: Config, work: Work, stage: str | None = None) -> dict[str
         "stacks by group": window,
         "views by group": 2 * 83 * image * work.groups,
         "volumes by group": volume * 2 * work.groups,
-        "volumes": volume * (3 * iterations + 14),
+        "volumes": volume * (3 * with_volumes + 14),
         "sums by group": 24e6 * fourier_cells(work) * work.groups,
         "tables": ROW_BYTES * float(work.particles) * (iterations + 8),
         "spectra and figures": spectra + 5e6,

@@ -27,8 +27,10 @@ import workflow_runs as runs  # noqa: E402
 
 from nephila.run_records import read_records  # noqa: E402
 
-THREADED = ("apshgrp", "recon", "merge_recon", "grploop", "mergegroups", "endmerge", "endrefine", "summary")
-"""Rules to which the profile for a cluster gives more than one thread."""
+THREADED = (
+    "apshgrp", "recon", "merge_recon", "grploop", "mergegroups", "endmerge", "endrefine", "checkrefine", "summary",
+)  # fmt: skip
+"""Rules of such a run to which the profile for a cluster gives more than one thread."""
 CHUNK = re.compile(r"(results/refinement/iter_\d\d/half[12])_\d{4}\.star$")
 RUNS = ((1, 10240), (2, 10240), (4, 10240), (2, 256))
 """Threads and particles per chunk."""

@@ -109,3 +109,26 @@ def test_an_estimate_follows_the_results(tmp_path: Path, monkeypatch: pytest.Mon
         work = resources.estimate_work(config, list("abc"))
         assert (work.particles, work.groups) == (18, len(set(numbers)))
         assert work.group_share == pytest.approx(share)
+        assert work.of_group(["a", "b"]).group_particles == pytest.approx(11)
+        assert request_mb("win2stk", work.of_group(["a"])) <= request_mb("win2stk", work.of_group(["a", "b", "c"]))
+    Path(resources.COUNTS).unlink()
+    assert work.of_group(["a"]) == work  # not known before picking
+
+
+def test_a_small_group_asks_for_less_than_the_largest() -> None:
+    large, small = (Work(256, 1.0, 100, 12, 1_000_000, 60, share, 10240, 90) for share in (0.2, 0.002))
+    for rule in ("win2stk", "apshgrp", "average", "recon"):
+        assert request_mb(rule, small) < request_mb(rule, large)
+
+
+def test_lean_volumes_do_not_grow_with_the_iterations() -> None:
+    from nephila.maintenance.forecast import disk_bytes
+
+    sizes = [
+        [
+            disk_bytes(parse_config({"jobs": {"lean": lean}, "refinement": {"iterations": i}}), BIG)["volumes"]
+            for i in (5, 20)
+        ]
+        for lean in (False, True)
+    ]
+    assert sizes[0][1] > 2 * sizes[0][0] and sizes[1][1] == sizes[1][0] < sizes[0][0]
