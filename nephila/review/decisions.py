@@ -67,7 +67,7 @@ class Decisions:
 
     def state(self, name: str, *, proposal_too: bool = True) -> dict[str, Any]:
         """hash, rows, proposal, problem (why the workflow would refuse the file, or None), strangers (rows of nothing that
-        exists), and what would be undone and redone next."""
+        exists), what would be undone and redone next, and of thresholds `former`, what rows were before their last decision."""
         kind = KINDS[name]
         with self._lock:
             held = self._read(kind)
@@ -78,13 +78,15 @@ class Decisions:
                     kind.check(self.project, held.blocks[_block(kind, held.blocks)], self.project.edit_path(name))
                 except InputError as error:
                     problem = str(error)
-            done, undone = history.stacks(self._entries(), name)
+            entries = self._entries()
+            done, undone = history.stacks(entries, name)
             return {
                 "hash": held.digest,
                 "rows": held.rows,
                 "proposal": proposal if proposal_too else None,
                 "problem": problem,
                 "strangers": [key for key in held.rows if key not in proposal],
+                "former": history.former(entries, name, held.rows) if name == "thresh" else {},
                 "undo": _shown(done),
                 "redo": _shown(undone),
             }

@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,16 @@ def effective(entries: Sequence[Entry], hashes: dict[str, str]) -> list[Entry]:
             for part in entry.parts:
                 following[part.name] = part.before
     return found[::-1]
+
+
+def former(entries: Sequence[Entry], name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the rows of an edit that say what the last decision about them said: what they were before it; None: no row."""
+    before: dict[str, tuple[Any, Any]] = {}
+    for entry in entries:
+        for part in entry.parts:
+            if part.name == name:
+                before |= {key: (was, then) for key, was, then in part.changes}
+    return {key: before[key][0] for key, value in rows.items() if key in before and before[key][1] == value}
 
 
 def stacks(entries: Sequence[Entry], page: str) -> tuple[list[Entry], list[Entry]]:

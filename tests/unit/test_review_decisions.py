@@ -182,6 +182,16 @@ def test_a_group_may_be_left_out(project, decisions):
     assert "left out" in decide(decisions, "thresh", {"2": 2.0})["warnings"][0]
 
 
+def test_what_a_threshold_was_before_is_known_also_after_a_restart(project, decisions):
+    decide(decisions, "thresh", {"1": 0.61, "2": 0.62})
+    decide(decisions, "thresh", {"2": 2.0})
+    again = Decisions(Project(project))
+    assert again.state("thresh")["former"] == {"1": None, "2": 0.62}
+    path = project / "edits" / "thresh.star"
+    path.write_text(path.read_text().replace("2\t2", "2\t0.63"))  # an editor's: nothing is known of it
+    assert again.state("thresh")["former"] == {"1": None}
+
+
 def test_groups_follow_the_selection_in_one_decision(project, decisions):
     decide(decisions, "def_sort", {NAMES[1]: 2})
     groups = content(project, "def_sort")

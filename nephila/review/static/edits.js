@@ -28,6 +28,7 @@ export class Edit {
     if (state.proposal) this.proposal = state.proposal;
     this.problem = state.problem;
     this.strangers = state.strangers;
+    this.former = state.former;
     this.undoable = state.undo;
     this.redoable = state.redo;
     for (const listener of this.listeners) listener();

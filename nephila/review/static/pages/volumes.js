@@ -163,7 +163,8 @@ export async function show(root, context) {
 
   function leaveOut(group, out) {
     const key = String(group);
-    edit.decide({ [key]: out ? NONE : edit.proposal[key] }, out ? `Left out group ${group}: threshold ${NONE}` : `Took group ${group} back: proposed threshold`);
+    const former = edit.former?.[key] ?? edit.proposal[key]; // what it was before it was left out
+    edit.decide({ [key]: out ? NONE : former }, out ? `Left out group ${group}: threshold ${NONE}` : `Took group ${group} back: threshold ${former}`);
   }
 
   edit?.listeners.push(drawStrip);
