@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nephila.errors import InputError
 from nephila.fourier import centred_irfftn, centred_rfftn, frequency_radius_3d, irfftn, rfftn
 from nephila.fsc import reference_correlation
+from nephila.job import Progress
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -88,6 +89,7 @@ def measure_local_resolution(
     tracker = _Tracker(np.full(first.shape, bands[0], dtype=np.float32), chosen.threshold)
     kept = np.zeros_like(first)
     left = np.ones_like(radius)  # the share of each frequency that no band has taken: it stays as it is
+    progress = Progress(len(bands), "bands")
     for index, centre in enumerate(bands):
         band = _band(radius, bands, index)
         a, b = (centred_irfftn((part * band).astype(np.complex64), n, threads) for part in transforms)
@@ -97,6 +99,7 @@ def measure_local_resolution(
             share = reference_correlation(correlation * tracker.alive).astype(np.float32)
             kept += share * centred_irfftn((map_transform * band).astype(np.complex64), n, threads)
             left -= band
+        progress.step()
     if map_transform is not None:
         left[radius > bands[0]] = 0  # coarser than the bands, nothing is filtered
         kept += centred_irfftn((map_transform * left).astype(np.complex64), n, threads)

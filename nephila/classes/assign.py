@@ -21,7 +21,7 @@ from nephila.classes.data import LEAST_BAND, Frame, Particles, inner_products
 from nephila.classes.maps import Support, class_sum, references_of, solve_halves
 from nephila.errors import InputError
 from nephila.fourier import filter_shells
-from nephila.job import logger
+from nephila.job import Progress, logger
 from nephila.projection import FourierProjector
 from nephila.refinement.chunk import CANDIDATES, coarse_band
 from nephila.symmetry import point_group_matrices
@@ -150,8 +150,11 @@ def _alternate(
     probability = start
     rows: list[tuple[Any, ...]] = []
     first = len(halves[0])
-    for search, held in _schedule(settings):
+    schedule = _schedule(settings)
+    progress = Progress(len(schedule), "rounds")
+    for search, held in schedule:
         if search == "none" and rows and rows[-1][3] < SETTLED_SHARE:
+            progress.step()
             continue
         volumes = class_volumes(halves, probability, support, threads)
         if search != "none":
@@ -163,6 +166,7 @@ def _alternate(
         probability = fresh
         rows.append((len(rows) + 1, search, likelihood, changed, *fresh.mean(axis=0)))
         logger.info("round %d (%s): %.1f %% change their class", len(rows), search, 100 * changed)
+        progress.step()
     order = np.arange(settings.count) if keep_order else np.argsort(-probability.mean(axis=0), kind="stable")
     probability = probability[:, order]
     chosen = order[probability.argmax(axis=1)]

@@ -36,17 +36,21 @@ def status(folder: Path) -> None:
     if not state.begun and state.process is None:
         lines.append(f"  not run yet; `nephila run {folder}` starts it")
     else:
-        lines += [*_activity(state), *_stages(state), *_jobs(state), *resolution_lines(folder)]
+        lines += [*_activity(state, folder), *_stages(state), *_jobs(state), *resolution_lines(folder)]
         report = folder / "results" / "report.html"
         if report.is_file():
             lines.append(f"  report  {report}")
     click.echo("\n".join(lines))
 
 
-def _activity(state: ProjectState) -> list[str]:
+def _activity(state: ProjectState, folder: Path) -> list[str]:
+    from nephila.review.pages.runs import time_left
+
     count = f"{state.steps[0]} of {state.steps[1]} jobs" if state.steps else ""
     if state.process is not None:
-        return [f"  running  process {state.process}" + (f", {count} done" if count else "")]
+        left = time_left(folder)
+        words = (f", {count} done" if count else "") + (f", about {_duration(left)} left" if left else "")
+        return [f"  running  process {state.process}{words}"]
     if state.locked:
         return ["  locked   by a run on another machine, or by one that was killed: `nephila recover` looks into it"]
     if state.failed or state.broken:
@@ -77,6 +81,9 @@ def _jobs(state: ProjectState) -> list[str]:
 def _said(job: JobLog, title: str) -> str:
     if title == "running":
         said = "starting" if job.last.startswith("rule ") else _short(job.last)
+        if job.progress is not None and job.last.startswith(f"{job.progress.what}: "):
+            now, one = time.time(), job.progress
+            said = f"{one.what}: {one.done} of {one.total}, {one.rate:.3g} per second, {_duration(one.left(now))} left"
         return f"{_duration(time.time() - job.began)}; {said}"
     return _short(job.last)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from nephila.initial_model.data import SmallParticles, split
 from nephila.initial_model.polish import Polished, align, explained_power, polish
 from nephila.initial_model.settings import BOX, InitialModelSettings
 from nephila.initial_tries import agreeing_tries, agreement_limit, looks_dark
-from nephila.job import logger
+from nephila.job import Progress, logger
 from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]
@@ -45,8 +46,14 @@ def make_initial_model(particles: SmallParticles, settings: InitialModelSettings
     """
     built, held = (particles.rows(rows) for rows in split(len(particles), settings.seed))
 
+    progress, lock = Progress(settings.tries * settings.rounds, "rounds of the tries"), Lock()
+
+    def count() -> None:
+        with lock:
+            progress.step()
+
     def one(number: int) -> Polished:
-        result = polish(climb(built, settings, number), built, settings)
+        result = polish(climb(built, settings, number, count), built, settings)
         logger.info("try %d: halves agree to %.1f A (FSC 0.5)", number, _resolution(result.fsc, particles))
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,10 @@ class Try:
     noise: Float64
 
 
-def climb(particles: SmallParticles, settings: InitialModelSettings, number: int) -> Try:
-    """A model from particles, starting from random orientations; `number` (from 1) seeds them."""
+def climb(
+    particles: SmallParticles, settings: InitialModelSettings, number: int, step_done: Callable[[], None] = lambda: None
+) -> Try:
+    """A model from particles, starting from random orientations; `number` (from 1) seeds them; step_done is called each round."""
     rng = np.random.default_rng([settings.seed, 419, number])
     mask = model_mask(particles, settings)
     group = point_group_matrices(settings.symmetry)
@@ -63,6 +65,7 @@ def climb(particles: SmallParticles, settings: InitialModelSettings, number: int
         noise = _updated(noise, found, shells, 0.3)
         logger.debug("try %d, batch %d: band %d, evidence %.2f, %.1f orientations", number, step + 1, band,
                      float(found.evidence.mean()), found.perplexity)  # fmt: skip
+        step_done()
     return Try(volume, noise)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from nephila.aberrations import tilt_scale
 from nephila.errors import InputError
+from nephila.job import Progress
 from nephila.optics_groups import OpticsGroup, ParticleSet
 from nephila.optics_refinement.aberrations import (
     ODD_COMA_X,
@@ -122,11 +123,14 @@ def refine_optics(
     """
     table, groups, fits = particles.particles, [], []
     _check_nyquist(particles, references.pixel_size, settings.finest, tell)
+    used = sum(bool((table["rlnOpticsGroup"] == group.number).any()) for group in particles.optics)
+    progress = Progress(used * settings.rounds, "rounds of fits")
     for group in particles.optics:
         if not (table["rlnOpticsGroup"] == group.number).any():
             groups.append(group)
             continue
-        fit, table = _refine_group(replace(particles, particles=table), group, references, settings, folder, tell)
+        mine = replace(particles, particles=table)
+        fit, table = _refine_group(mine, group, references, settings, folder, tell, progress)
         if fit.group.pixel_size != group.pixel_size:
             raise AssertionError("the pixel size of a table must not change")
         groups.append(fit.group)
@@ -156,6 +160,7 @@ def _refine_group(
     settings: OpticsSettings,
     folder: str | os.PathLike[str],
     tell: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[GroupFit, pd.DataFrame]:
     observations = Observations(particles, group, references, settings.coarsest, settings.finest, folder)
     table = particles.particles
@@ -189,6 +194,7 @@ def _refine_group(
         tell(
             f"{group.name}, round {number + 1}: {100 * fit.share[-1]:.2f} % of the power explained, {100 * fit.share[0]:.2f} before"
         )
+        progress.step()
     return fit, table
 
 

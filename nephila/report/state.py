@@ -23,7 +23,24 @@ TAIL = 4096
 _TIME = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)"
 _FIRST = re.compile(_TIME + r" INFO rule (\w+),")
 _LINE = re.compile(_TIME + r" (INFO|WARNING|ERROR) (.*)")
+_PROGRESS = re.compile(_TIME + r" INFO (.+): (\d+) of (\d+), (\S+) per second, \d+ s left$")
+"""As `nephila.job.Progress` writes it."""
 _STEPS = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """What a job said of its progress: how many of how many `what` are done, per second, and when (seconds since 1970)."""
+
+    what: str
+    done: int
+    total: int
+    rate: float
+    at: float
+
+    def left(self, now: float) -> float:
+        """Seconds left of this loop at the rate until then."""
+        return max((self.total - self.done) / self.rate - (now - self.at), 0.0) if self.rate > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ class JobLog:
     """A job as its log shows it.
 
     state: done, failed, or open (running, or broken off when no run is going on); began: seconds since 1970; last: what it said
-    last; name: the log's path under logs/ without suffix.
+    last; name: the log's path under logs/ without suffix; progress: of its latest loop, None where it says nothing of one.
     """
 
     name: str
@@ -39,6 +56,7 @@ class JobLog:
     state: Literal["done", "failed", "open"]
     began: float
     last: str
+    progress: JobProgress | None = None
 
     @property
     def stage(self) -> str:
@@ -163,7 +181,21 @@ def read_logs(folder: Path) -> Iterator[JobLog]:
             said = errors[-1] if not errors[-1].startswith("Traceback") else tail.strip().splitlines()[-1]
             yield JobLog(name, first[2], "failed", began, said)
         else:
-            yield JobLog(name, first[2], "done" if last.startswith("done in ") else "open", began, last)
+            found = "done" if last.startswith("done in ") else "open"
+            said = [match for match in map(_PROGRESS.match, tail.splitlines()) if match] if found == "open" else []
+            yield JobLog(
+                name,
+                first[2],
+                "done" if found == "done" else "open",
+                began,
+                last,
+                _progress(said[-1]) if said else None,
+            )
+
+
+def _progress(line: re.Match[str]) -> JobProgress:
+    at = datetime.strptime(line[1], "%Y-%m-%d %H:%M:%S").timestamp()
+    return JobProgress(line[2], int(line[3]), int(line[4]), float(line[5]), at)
 
 
 def running_process(folder: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import review_finished as finished
@@ -186,6 +187,17 @@ def test_a_run_that_is_going_on_is_neither_minded_nor_disturbed(page):
     try:
         show(page, "runs")
         page.wait_for_selector(".bar .badge:has-text('running')")
+        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} INFO"
+        job_log = page.served.folder / "logs" / "apshgrp" / "002.log"
+        job_log.parent.mkdir(parents=True, exist_ok=True)
+        job_log.write_text(f"{text} rule apshgrp, nephila\n{text} aligned: 30 of 120, 2 per second, 45 s left\n")
+        row = page.wait_for_selector("tr:has-text('30 of 120 aligned, 2.0 a second')")
+        assert row.query_selector("[role=progressbar][aria-valuenow='25']")
+        left = int(row.query_selector_all("td")[4].inner_text().removesuffix(" s"))
+        assert 20 < left <= 45
+        page.click("[aria-label='Log logs/apshgrp/002.log']")
+        assert "30 of 120" in page.inner_text("dialog pre")
+        page.keyboard.press("Escape")
         show(page, "micrographs")
         drop(page, 5)
         saved(page, "sel_micrograph", star("sel_micrograph", COLUMNS, [DROPPED.format(5)]))
@@ -195,3 +207,4 @@ def test_a_run_that_is_going_on_is_neither_minded_nor_disturbed(page):
     finally:
         lock.unlink()
         job.unlink()
+        (page.served.folder / "logs" / "apshgrp" / "002.log").unlink(missing_ok=True)

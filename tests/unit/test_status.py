@@ -63,8 +63,29 @@ def test_a_run_that_is_going_on(project, monkeypatch):
     running(project, monkeypatch)
     printed = status(project)
     assert "process 4321, 7 of 40 jobs done" in printed
-    assert "fits: 3 of 12, 0.5 per second, 18 s left" in printed and "starting" in printed
+    assert "fits: 3 of 12, 0.5 per second, 0 s left" in printed and "starting" in printed  # that was long ago
     assert states(project)["ctf"] == "running" and states(project)["picks"] == "not begun"
+
+
+def test_the_progress_of_a_job_counts_on_from_when_it_was_said(project):
+    log(
+        project, "ctffind/0001", f"{BEGAN} INFO fits: 2 of 12, 0.4 per second, 25 s left",
+        "2026-03-01 10:00:10 INFO fits: 6 of 12, 0.5 per second, 12 s left", "2026-03-01 10:00:11 WARNING a remark",
+    )  # fmt: skip
+    log(project, "pick/0001")
+    found = {job.name: job for job in state.read_logs(project)}
+    said = found["ctffind/0001"].progress
+    assert (said.what, said.done, said.total, said.rate) == ("fits", 6, 12, 0.5) and found["pick/0001"].progress is None
+    assert said.left(said.at) == 12 and said.left(said.at + 5) == 7 and said.left(said.at + 60) == 0
+    done(project, "ctffind/0001")
+    assert next(state.read_logs(project)).progress is None
+
+
+def test_the_time_left_of_a_run_is_said(project, monkeypatch):
+    running(project, monkeypatch)
+    done(project, "powdefocus/0001")
+    monkeypatch.setattr("nephila.review.pages.runs.time_left", lambda folder: 240.0)
+    assert "process 4321, about 4 min left" in status(project)
 
 
 def test_the_same_after_it_was_killed(project):

@@ -11,6 +11,7 @@ from typing import Any
 from nephila.errors import InputError
 from nephila.maintenance.recover import is_head, processes_in
 from nephila.maintenance.snakemake_state import STATE, locks
+from nephila.report.state import read_logs
 from nephila.review.project import NotYet, Project
 from nephila.run_records import read_records
 
@@ -26,6 +27,8 @@ STAGES = (
     "refinement",
 )
 LOG_LINES = 300
+CLOCK = 5.0
+"""Seconds by which the clocks of two machines may differ."""
 _TIME = re.compile(r"^\[(\w{3} \w{3} +\d+ [\d:]{8} \d{4})\]$")
 _JOB = re.compile(r"^(?:Job (?P<number>\d+): (?P<message>.*)|(?:local)?(?:rule|checkpoint) (?P<rule>\w+):)$")
 _FINISHED = re.compile(r"^Finished jobid: (\d+) \(Rule: (\w+)\)$")
@@ -152,7 +155,7 @@ def run_status(project: Project) -> dict[str, Any]:
         "stages": [
             {"name": name, **counts} for name, counts in stages.items() if counts["planned"] or counts["finished"]
         ],
-        "jobs": [{"number": n, **job} for n, job in log.running.items()] if running else [],
+        "jobs": running_jobs(project, log) if running else [],
         "failed": log.failed,
         "records": [
             {
@@ -167,6 +170,42 @@ def run_status(project: Project) -> dict[str, Any]:
             for where, record in latest
         ],
     }
+
+
+def running_jobs(project: Project, log: Log) -> list[dict[str, Any]]:
+    """Jobs at work: those that have begun a log, with their progress, then those that Snakemake has only just started.
+
+    since: seconds since 1970; log: the log's path, None where there is none yet; progress: what, done, total, rate (per second) and
+    left (seconds), None where the job says nothing of one.
+    """
+    now = time.time()
+    found: list[dict[str, Any]] = []
+    for job in read_logs(project.folder):
+        if job.state == "open" and job.began >= log.started - CLOCK:  # an older one broke off
+            said = job.progress
+            progress = said and {
+                "what": said.what,
+                "done": said.done,
+                "total": said.total,
+                "rate": said.rate,
+                "left": said.left(now),
+            }
+            found.append({"message": job.name, "since": job.began, "log": f"logs/{job.name}.log", "progress": progress})
+    starting = sorted(log.running.values(), key=lambda job: -float(job["since"]))[
+        : max(len(log.running) - len(found), 0)
+    ]
+    return found + [
+        {"message": job["message"], "since": job["since"], "log": None, "progress": None} for job in starting
+    ]
+
+
+def time_left(folder: Path) -> float | None:
+    """Seconds that a run still takes; None where none is going on here, or nothing is known yet."""
+    project = Project(folder)
+    path = latest_log(project)
+    if path is None or not is_running(project):
+        return None
+    return _time_left(read_log(path.read_text(errors="replace")), read_records(project.folder))
 
 
 def _time_left(log: Log, records: dict[Path, Any]) -> float | None:
