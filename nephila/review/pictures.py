@@ -205,7 +205,7 @@ def spectrum_tile(power: Float32, pixel_size: float, item: SpectrumTile, optics:
     of the fit. Low frequencies are blank."""
     from PIL import Image
 
-    from nephila.defocus.polar import halves_of_power
+    from nephila.spectrum_rings import halves_of_power
 
     fit = (item.defocus_u, item.defocus_v, item.angle_deg) if item.defocus_u > 0 else None
     picture = halves_of_power(power, pixel_size, item.resolution, fit, optics, side)

@@ -11,7 +11,8 @@ import pandas as pd
 from nephila.config import Config, load_config
 from nephila.edits import FOLDER, NAMES
 from nephila.errors import InputError
-from nephila.io.tables import read_table
+from nephila.io.tables import KINDS, check_columns, read_table
+from nephila.review.quick import read_plain
 
 Stamp = tuple[int, int, int]
 
@@ -82,9 +83,16 @@ class Project:
     def table(self, name: str, kind: str | None = None, block: str | None = None) -> pd.DataFrame:
         """A table, not to be changed. NotYet where it is not there."""
         path = self.path(name)
-        return self.kept(
-            ("table", name, str(kind), str(block)), self.stamp(name), lambda: read_table(path, kind=kind, block=block)
-        )
+
+        def read() -> pd.DataFrame:
+            frame = read_plain(path) if name.startswith("results/") else None
+            if frame is None:
+                return read_table(path, kind=kind, block=block)
+            if kind:
+                check_columns(frame, KINDS[kind].required, name)
+            return frame
+
+        return self.kept(("table", name, str(kind), str(block)), self.stamp(name), read)
 
     def names(self, pattern: str) -> list[str]:
         """Files and folders that match, as paths from the project, sorted; those that lead out of it are left out."""

@@ -138,7 +138,8 @@ def test_the_surface_follows_level_turn_and_zoom(page):
     page.wait_for_timeout(500)
 
     def picture():
-        page.wait_for_timeout(200)
+        # a key that was pressed asks for a frame: it has been drawn when the one after the next comes
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         return screen.evaluate(SUM)
 
     def lit(values):

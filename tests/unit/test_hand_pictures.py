@@ -10,10 +10,11 @@ from PIL import Image
 from nephila.ctf import Optics, ctf_2d
 from nephila.defocus import failed_fit
 from nephila.defocus.diagnostics import ctf_figure
-from nephila.defocus.polar import draw_fit_of_power, halves_of_power, profile_of_power
+from nephila.defocus.polar import draw_fit_of_power, profile_of_power
 from nephila.defocus_by_hand import by_hand, edge_of_spectra
 from nephila.report.pictures import SPECTRUM_PART
 from nephila.spectra import tile_spectra
+from nephila.spectrum_rings import halves_of_power
 
 OPTICS = Optics(300.0, 2.7, 0.1)
 FIT = (21000.0, 19000.0, 35.0)

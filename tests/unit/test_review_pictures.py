@@ -15,11 +15,12 @@ from PIL import Image
 from nephila.ctf import Optics
 from nephila.errors import InputError
 from nephila.io.mrc import open_stack, read_volume, write_stack, write_volume
-from nephila.io.tables import read_table, write_table
+from nephila.io.tables import read_blocks, read_table, write_table
 from nephila.maintenance.cleaning import removable, remove
 from nephila.review.pages import groups, micrographs, particles, thresholds, views, volumes
 from nephila.review.pictures import ALBUMS, Pictures, SpectrumTile, spectrum_tile
 from nephila.review.project import NotYet, Project
+from nephila.review.quick import read_plain
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,31 @@ def test_views_count_those_above_the_thresholds(project):
     found = views.views(project)
     counts, above = (sum(sum(group[name]) for group in found["groups"].values()) for name in ("counts", "above"))
     assert counts == 117 and 0.8 * counts < above < 0.9 * counts and found["cap"] == 0
+
+
+def test_tables_are_read_quickly_and_as_always(project, folder, tmp_path):
+    """The quick way gives the same frame, types too, for every table of a run, or leaves it to the other one."""
+    quick = 0
+    for path in sorted((folder / "results").rglob("*.star")):
+        found, blocks = read_plain(path), read_blocks(path)
+        if found is None:
+            assert len(blocks) > 1 or len(next(iter(blocks.values()))) < 2, path
+            continue
+        (frame,) = blocks.values()
+        pd.testing.assert_frame_equal(found, frame)
+        quick += 1
+    assert quick > 20
+    head = "\ndata_a\n\nloop_\n_rlnMicrographName #1\n_nphKeep #2\n"
+    path = tmp_path / "t.star"
+    for text, plain in (
+        (f"{head}nan\t1\n7\tnan\n", True), (f"{head}a\t1\nb\n", False), (f"{head}a 1\nb 0\n", False), (f"{head}'a b'\t1\n", False),
+        (f"{head}a\t1\nb\t0\t3\n", False), (f"{head}a\t1 # sure\n", False), (head, False), (f"{head}a\t1\n{head}", False),
+        ("\ndata_a\n_nphKeep 1\n", False),
+    ):  # fmt: skip
+        path.write_text(text)
+        assert (read_plain(path) is not None) == plain, text
+    path.write_text(f"{head}nan\t1\n7\tnan\n")
+    assert read_plain(path)["rlnMicrographName"].tolist() == ["nan", "7"]  # names are texts
 
 
 def test_a_sheet_holds_its_particles_in_order(project, folder):
