@@ -211,10 +211,11 @@ def running_process(folder: Path) -> int | None:
             where = Path(process.cwd())
         except (psutil.Error, OSError):
             continue
-        for flag in ("--directory", "-d"):
-            if flag in words[:-1]:
-                where = where / words[words.index(flag) + 1]
-        if where.resolve() == project:
+        # Snakemake steps into the folder that it is given: before that its words lead there, afterwards it is there
+        places = [where] + [
+            where / words[words.index(flag) + 1] for flag in ("--directory", "-d") if flag in words[:-1]
+        ]
+        if project in (place.resolve() for place in places):
             return int(process.info["pid"])
     return None
 

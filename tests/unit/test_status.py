@@ -179,6 +179,7 @@ def test_a_snakemake_of_this_project_is_found(project, monkeypatch):
     command = [sys.executable, "-m", "snakemake"]
     assert found(*command, "--directory", str(project)) == 7
     assert found(*command, "--directory", project.name) == 7
+    assert found(*command, "--directory", project.name, where=project) == 7  # it has stepped into its folder
     assert found("/usr/bin/snakemake", where=project) == 7
     assert found(*command, "--directory", str(project), "-n") is None
     assert found(*command, "--directory", str(project / "other")) is None

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import workflow_runs as runs
 
+from nephila.io.tables import read_blocks, read_table
+
 pytestmark = pytest.mark.slow
 
 STANDS_FOR = {
@@ -88,3 +90,19 @@ def run_line(line: str, code: Path, folder: Path) -> str:
         return output
     assert process.returncode == 0, f"{line}\n{output[-3000:]}"
     return output
+
+
+def test_the_classes_of_a_run_are_listed_and_one_is_kept(code: Path, project: Path) -> None:
+    """What the README says of 3D classes, on a project that asks for them."""
+    path = project / "config.yaml"
+    path.write_text(re.sub(r"^(classes:\n  count: )1$", r"\g<1>2", path.read_text(), flags=re.MULTILINE))
+    run_line(f"nephila run {project.name} classes", code, project.parent)
+    rows = run_line(f"nephila classes {project.name}", code, project.parent).splitlines()
+    assert rows[0].split()[:2] == ["class", "particles"] and [row.split()[0] for row in rows[1:]] == ["1", "2"]
+    counts = [int(row.split()[1]) for row in rows[1:]]
+    table = read_blocks(project / "results/refinement/particles.star")["particles"]
+    assert sum(counts) == len(table) and min(counts) > 0
+    said = run_line(f"nephila classes {project.name} --keep 1", code, project.parent)
+    assert f"{counts[1]} particles dropped" in said
+    edit = read_table(project / "edits/good.star", kind="good")
+    assert (edit["nphKeep"] == 0).sum() == counts[1]

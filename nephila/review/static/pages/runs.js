@@ -31,7 +31,7 @@ export async function show(root, context) {
     const jobs = run.jobs.map(({ message, since, log, progress }) =>
       h("tr", {}, h("td", {}, message), h("td", { class: "number" }, duration(run.now - since)),
         h("td", { class: "meter" }, progress ? bar(progress.done / Math.max(progress.total, 1), `${message}: ${progress.done} of ${progress.total} ${progress.what}`) : ""),
-        h("td", {}, progress ? `${progress.done} of ${progress.total} ${progress.what}, ${speed(progress.rate)}` : h("span", { class: "quiet" }, log ? "" : "starting")),
+        h("td", { class: "number" }, progress ? `${progress.done} of ${progress.total} ${progress.what}, ${speed(progress.rate)}` : h("span", { class: "quiet" }, log ? "" : "starting")),
         h("td", { class: "number" }, progress ? duration(progress.left) : "–"),
         h("td", {}, log ? logButton(log) : "")));
     const failed = run.failed.map(({ rule, log }) => h("tr", {}, h("td", {}, rule), h("td", {}, log ? logButton(log) : "")));
@@ -47,7 +47,7 @@ export async function show(root, context) {
           h("p", {}, h("b", {}, `${run.done} of ${plural(run.total, "job")}`), ` · begun ${clock(run.started)}`, run.running ? (run.left ? ` · about ${duration(run.left)} left` : "") : ` · last sign of life ${clock(run.last)}`),
           bar(share, "The whole run")),
         failed.length ? h("div", { class: "panel" }, h("h2", {}, "Failed"), h("table", {}, h("tbody", {}, failed))) : "",
-        run.running ? h("div", { class: "panel" }, h("h2", {}, "Running now"), jobs.length ? h("table", {}, head("Job", "For", "", "Done", "Left", ""), h("tbody", {}, jobs)) : h("p", { class: "quiet" }, "No job at this moment.")) : "",
+        run.running ? h("div", { class: "panel" }, h("h2", {}, "Running now"), jobs.length ? h("table", { class: "now" }, head("Job", "For", "", "Done", "Left", ""), h("tbody", {}, jobs)) : h("p", { class: "quiet" }, "No job at this moment.")) : "",
         h("div", { class: "panel fill" }, h("h2", {}, "Stages"), h("table", {}, h("tbody", {}, stages)))),
       h("div", { class: "panel records fill" }, h("h2", {}, "Latest jobs"), h("table", {}, head("Job", "Time", "CPU", "Memory", ""), h("tbody", {}, records))),
     );
