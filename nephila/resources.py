@@ -42,7 +42,8 @@ class Work:
     box: px; micrograph_px: pixels of a micrograph as given; micrographs: all; batch: micrographs of a job; particles: all;
     groups: defocus groups; group_share: share of the particles of the largest group, or of a job's own; chunk: particles of a
     refinement job; band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
-    truth: whether the truth is known.
+    truth: whether the truth is known; listed_seconds: see `listed_seconds`; first_rounds, end_rounds: of an iterative method in the
+    first reconstruction and at the end, 0 for the direct one.
     """
 
     box: int
@@ -57,6 +58,9 @@ class Work:
     decimate: int = 1
     itemsize: int = 4
     truth: bool = False
+    listed_seconds: float = 0.0
+    first_rounds: int = 0
+    end_rounds: int = 5
 
     @property
     def group_particles(self) -> float:
@@ -254,21 +258,21 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "dftotals": lambda w: 1e-4 * w.group_particles,
     "bestim": lambda w: 1e-4 * w.group_particles,
     "sel_group_cclim": lambda w: 1e-4 * w.particles,
-    "recon": lambda w: w.group_particles * _seconds_per_particle(w) + 0.2 * _half_transform(w),
-    "merge_recon": lambda w: 0.25 * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
     "slices": lambda w: 1.0 + 3 * w.box**3 / 1e8,
     "enhance": lambda w: 0.5 * _half_transform(w) / 8,
     "angdiff": lambda w: 1.0 + 1e-4 * w.particles,
     "angdisp": lambda w: 1.0 + 1e-4 * w.particles,
+    "recon": lambda w: w.group_particles * _seconds_per_particle(w) + (0.2 + 0.1 * w.first_rounds) * _half_transform(w),
+    "merge_recon": lambda w: (0.25 + 0.15 * w.first_rounds) * _half_transform(w) + 0.05 * fourier_cells(w) * w.groups,
     "grploop": lambda w: (
-        w.chunk_particles * _seconds_per_particle(w)
+        w.chunk_particles * (_seconds_per_particle(w) + w.listed_seconds)
         + 0.02 * _half_transform(w)
         + 0.05 * fourier_cells(w, w.band) * w.groups_per_chunk
     ),
     "mergegroups": lambda w: 0.25 * _half_transform(w) + 0.1 * fourier_cells(w, w.band) * (w.groups + 2 * w.chunks),
     "prepare": lambda w: 0.07 * _half_transform(w),
     "endmerge": lambda w: w.chunk_particles * 1.2e-3 * (w.box / 128) ** 2 + 0.1 * fourier_cells(w),
-    "endrefine": lambda w: 1.5 * _half_transform(w) + 5e-5 * w.particles,
+    "endrefine": lambda w: (0.75 + 0.15 * w.end_rounds) * _half_transform(w) + 5e-5 * w.particles,
     "checkrefine": lambda w: 15.0 + 1200 * _seconds_per_particle(w) + 1.0 * _half_transform(w),
     "local_resolution": lambda w: 3.0 * _half_transform(w),
     "assign_classes": lambda w: 20.0 + w.particles * (0.05 + 5e-4 * (w.box / 128) ** 2),
@@ -338,7 +342,40 @@ def estimate_work(config: Config, micrographs: Collection[str]) -> Work:
         decimate=config.input.decimate,
         itemsize=2 if config.particles.dtype == "float16" else 4,
         truth=config.truth.map is not None,
+        listed_seconds=listed_seconds(config),
+        first_rounds=config.reconstruction.options_of(config.reconstruction.method).get("rounds", 0),
+        end_rounds=config.reconstruction.options_of(config.refinement.end_method).get("rounds", 0),
     )
+
+
+def listed_seconds(config: Config) -> float:
+    """CPU seconds that a particle takes longer in the slowest listed iteration than in one of the automatic schedule.
+
+    What is counted: poses of the whole grid times shifts, poses around the last one that a continuous search starts from, or
+    poses of the grid around it.
+    """
+    from nephila.refinement.settings import iteration_settings
+    from nephila.symmetry import point_group_matrices
+
+    slowest = 0.0
+    for iteration in range(1, config.refinement.iterations + 1):
+        chosen = iteration_settings(config, iteration)
+        if chosen["schedule"] != "lists":
+            continue
+        step, reach = chosen["angular_step_deg"], chosen["search_range_deg"]
+        if reach == 0:
+            poses = 3.7e6 / step**3 / len(point_group_matrices(chosen["symmetry"]))
+            shifts = (
+                math.ceil(2 * chosen["shift_range"] / (chosen["shift_step"] or config.box * config.pixel_size / 40))
+                ** 2
+            )
+            seconds = poses * (2e-7 + 1.4e-8 * shifts)
+        elif chosen["search"] == "continuous":
+            seconds = 8e-6 * 4.2 * (reach / step) ** 3
+        else:
+            seconds = 2e-4 * 3.2 * (reach / step + 1) ** 2 * min(2 * reach / step + 1, 180 / step)
+        slowest = max(slowest, seconds)
+    return slowest
 
 
 def gridded_shell(iteration: int, box: int) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nephila import resources
 from nephila.config import parse_config
-from nephila.resources import Work, cpu_seconds, peak_memory_mb, request_mb, request_minutes
+from nephila.resources import Work, cpu_seconds, estimate_work, peak_memory_mb, request_mb, request_minutes
 
 SMALL = Work(64, 466489, 6, 3, 89, 3, 0.5, 10240, 32, truth=True)
 MIDDLE = Work(128, 1863225, 6, 3, 89, 3, 0.5, 10240, 50, truth=True)
@@ -132,3 +134,17 @@ def test_lean_volumes_do_not_grow_with_the_iterations() -> None:
         for lean in (False, True)
     ]
     assert sizes[0][1] > 2 * sizes[0][0] and sizes[1][1] == sizes[1][0] < sizes[0][0]
+
+
+def test_lists_and_rounds_ask_for_their_time() -> None:
+    def seconds(rule: str, **sections: dict[str, Any]) -> float:
+        return cpu_seconds(rule, replace(estimate_work(parse_config(sections), []), particles=20000, box=384))
+
+    usual = seconds("grploop")
+    assert seconds("grploop", refinement={"schedule": "lists"}) > 3 * usual
+    fast = {"schedule": "lists", "angular_step_deg": [15.0, 10.0]}
+    assert seconds("grploop", refinement=fast) < 2 * usual
+    assert seconds("grploop", refinement=fast | {"small_angle": [False, True]}) > seconds("grploop", refinement=fast)
+    assert seconds("grploop", refinement=fast, particle={"symmetry": "O"}) < seconds("grploop", refinement=fast)
+    assert seconds("endrefine", refinement={"end_method": "richardson"}) > 4 * seconds("endrefine")
+    assert seconds("recon", reconstruction={"method": "richardson"}) > 2 * seconds("recon")
