@@ -19,8 +19,8 @@ class IterationSettings:
     Lengths in A, angles in degrees. `search_range_deg` 0 searches everywhere; step and range count only where `schedule` is
     "lists" (in iterations of small angles they are those of `small_angle_…`), otherwise the model that the last iteration left
     decides. `shift_step` None: as the coarse band asks; `filter_…`: as `reference_filter.reference_filters`. `changed`: settings
-    of the configuration's `changes` hold from this iteration on, so that a refinement that had converged goes on; `start_again`:
-    with an exhaustive search.
+    of the configuration's `changes`, or other entries of the lists, hold from this iteration on, so that a refinement that had
+    converged goes on; `start_again`: with an exhaustive search.
     """
 
     iteration: int
@@ -64,17 +64,9 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
     changed = changed_settings(config, iteration)
 
     def of(name: str) -> Any:
-        """A key of the section `refinement` in this iteration: what `changes` say, else its own value or entry of a list."""
-        if name in changed:
-            return changed[name]
-        value = getattr(refinement, name)
-        return at_iteration(value, iteration) if isinstance(value, list) else value
+        return value_at(config, name, iteration)
 
-    step, search_range = 0.0, 0.0
-    if of("schedule") == "lists":  # otherwise the lists say nothing, and editing them reruns nothing
-        step, search_range = of("angular_step_deg"), of("search_range_deg")
-        if of("small_angle"):
-            step, search_range = refinement.small_angle_step_deg, refinement.small_angle_range_deg
+    step, search_range = listed_search(config, iteration)
     bands: dict[str, float] = {}
     if of("filter") == "butterworth":  # to the other filter they say nothing
         bands = {"filter_stop": refinement.filter_stop, "filter_at_most": refinement.filter_at_most}
@@ -106,15 +98,41 @@ def iteration_settings(config: Config, iteration: int) -> dict[str, Any]:
             mask_edge=mask.edge,
             mask_diameter=mask.diameter or 1.1 * particle.diameter,
             view_cap=of("view_cap"),
-            changed=changed.get("changed", False),
+            changed=changed.get("changed", False) or lists_change(config, iteration),
             start_again=changed.get("start_again", False),
         )
     )
 
 
+def value_at(config: Config, name: str, iteration: int) -> Any:
+    """A key of the section `refinement` in an iteration: what `changes` say, else its own value or entry of a list."""
+    changed = changed_settings(config, iteration)
+    if name in changed:
+        return changed[name]
+    value = getattr(config.refinement, name)
+    return at_iteration(value, iteration) if isinstance(value, list) else value
+
+
+def listed_search(config: Config, iteration: int) -> tuple[float, float]:
+    """Step and range of an iteration's search, degrees; 0 where the lists say nothing, so that editing them reruns nothing."""
+    if value_at(config, "schedule", iteration) != "lists":
+        return 0.0, 0.0
+    if value_at(config, "small_angle", iteration):
+        return config.refinement.small_angle_step_deg, config.refinement.small_angle_range_deg
+    return value_at(config, "angular_step_deg", iteration), value_at(config, "search_range_deg", iteration)
+
+
+def lists_change(config: Config, iteration: int) -> bool:
+    """Whether entries of the lists differ from those before, so that an iteration is due even where the last one found no move."""
+    if iteration == 1:
+        return False
+    now, before = ((listed_search(config, i), value_at(config, "enhance", i)) for i in (iteration, iteration - 1))
+    return now != before and value_at(config, "schedule", iteration) == "lists"
+
+
 def enhances(config: Config, iteration: int) -> bool:
     """Whether the references of an iteration have their amplitudes enhanced."""
-    return bool(changed_settings(config, iteration).get("enhance", at_iteration(config.refinement.enhance, iteration)))
+    return bool(value_at(config, "enhance", iteration))
 
 
 def changed_settings(config: Config, iteration: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nephila.config.refinement import Refinement
 from nephila.defocus_by_hand import REASON as BY_HAND
 from nephila.report.collect import Run, rows_of
 
@@ -292,9 +293,8 @@ def _refinement(run: Run, cite: Citations) -> list[str]:
         + {"direct": "", "richardson": ", the final ones by Richardson iteration"}.get(
             settings.end_method, ", the final ones by conjugate gradients"
         )
-        + (f"; references were Wiener filtered with a constant signal-to-noise ratio of {settings.snr:g}." if settings.snr else
-           f"; references were Wiener filtered with the signal-to-noise ratio from the half maps' FSC {cite('wiener')}.")
-    )  # fmt: skip
+        + _filters(settings, cite)
+    )
     resolution = run.summary.get("resolution", {})
     if resolution.get("fsc_0143"):
         mask = settings.mask
@@ -312,6 +312,14 @@ def _refinement(run: Run, cite: Citations) -> list[str]:
     if settings.b_factor is not None:
         sentences.append(f"The map was sharpened with a B factor of {settings.b_factor:g} Å².")
     return sentences
+
+
+def _filters(settings: Refinement, cite: Citations) -> str:
+    """How groups were merged with a constant SNR, and references filtered."""
+    merged = f", with a constant signal-to-noise ratio of {settings.snr:g}" if settings.snr else ""
+    if settings.filter == "butterworth":
+        return f"{merged}; references were low-passed by a Butterworth filter where the half maps' FSC falls to 0.5."
+    return f"{merged}; references were Wiener filtered with the signal-to-noise ratio from the half maps' FSC {cite('wiener')}."
 
 
 def _software(run: Run, cite: Citations) -> list[str]:

@@ -142,6 +142,21 @@ def test_small_angles_have_their_own_step_and_range() -> None:
     assert (decision.search, decision.angular_step_deg, decision.search_range_deg) == ("local", 1.0, 4.0)
 
 
+def test_other_entries_of_the_lists_keep_a_refinement_going() -> None:
+    section = {
+        "schedule": "lists",
+        "angular_step_deg": [15.0, 15.0, 5.0],
+        "search_range_deg": [0.0],
+        "enhance": [False] * 4,
+    }
+    assert [at(i, refinement=section).changed for i in (1, 2, 3, 4)] == [False, False, True, False]
+    small = section | {"small_angle": [False, True]}
+    assert [at(i, refinement=small).changed for i in (1, 2, 3)] == [False, True, False]
+    enhanced = section | {"enhance": [False, True], "scattering": "curve.star"}
+    assert [at(i, refinement=enhanced).changed for i in (1, 2, 3, 4)] == [False, True, True, False]
+    assert not any(at(i, refinement=section | {"schedule": "auto"}).changed for i in (1, 2, 3, 4))
+
+
 @pytest.mark.parametrize("search", ["continuous", "grid"])
 def test_range_and_step_of_listed_local_passes(tmp_path, search: str) -> None:
     volume = blobs()

@@ -431,6 +431,10 @@ def test_methods_cite_in_order_and_say_what_was_done(sound):
         replace(sound, config=settings(refinement={"halves": "shared"}, ctf={"method": "powdefocus"}))
     )
     assert "against one reference" in " ".join(shared) and "rotational average" in " ".join(shared)
+    chosen = {"filter": "butterworth", "snr": 3.0, "end_method": "richardson", "sharpening": "noise"}
+    text = " ".join(methods_text(replace(sound, config=settings(refinement=chosen)))[0])
+    for words in ("Butterworth", "signal-to-noise ratio of 3", "Richardson", "levelled beyond 10"):
+        assert words in text
 
 
 def test_methods_state_each_optics_group(sound):
