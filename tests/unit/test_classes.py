@@ -20,6 +20,7 @@ from nephila.figures.classes import plot_classes
 from nephila.fourier import centred_rfft2
 from nephila.fsc import fsc_table
 from nephila.projection import FourierProjector
+from nephila.refinement.final import FinalSettings
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,9 @@ def test_two_conformations_are_separated(mixed, tmp_path):
     sizes = particles["rlnClassNumber"].value_counts()
     assert sizes[1] > sizes[2] and (particles["nphClassProbability"] >= 0.5).all()
     volumes = [
-        class_volumes(particles[particles["rlnClassNumber"] == k], np.ones(17), settings, OPTICS, "direct", None)
+        class_volumes(
+            particles[particles["rlnClassNumber"] == k], np.ones(17), settings, OPTICS, FinalSettings("direct")
+        )
         for k in (1, 2)
     ]
     curves = {k: fsc_table(one.fsc, 32, settings.pixel_size) for k, one in enumerate(volumes, 1)}
@@ -146,7 +149,7 @@ def test_refusals(mixed):
 
 def test_a_class_without_particles_has_no_map(mixed):
     true, settings, *_ = mixed
-    none = class_volumes(true.iloc[:0], np.ones(17), settings, OPTICS, "direct", None)
+    none = class_volumes(true.iloc[:0], np.ones(17), settings, OPTICS, FinalSettings("direct"))
     assert not none.map.any() and not none.fsc.corrected.any()
 
 
