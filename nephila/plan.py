@@ -83,7 +83,7 @@ def resolve_micrographs(ctf: pd.DataFrame, edit: Path | None) -> pd.DataFrame:
         chosen = read_table(edit, kind="sel_micrograph")
         keep = apply_micrograph_edit(ctf, chosen, str(edit))
     kept = ctf[keep == 1].reset_index(drop=True)
-    unfit = kept[~(kept["rlnDefocusU"] > 0)]
+    unfit = kept[kept["rlnDefocusU"].fillna(0.0) == 0]
     if len(unfit):
         name = unfit["rlnMicrographName"].iloc[0]
         raise InputError(f"{edit}: {name} is kept but has no defocus ({unfit['nphReason'].iloc[0]}); drop it")

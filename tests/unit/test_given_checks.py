@@ -127,3 +127,15 @@ def test_overfocus_with_the_switch(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, command).exit_code == 2
     assert CliRunner().invoke(main, [*command, "--allow-overfocus"]).exit_code == 0
     assert len(read_blocks(tmp_path / "all.star")["particles"]) == 8
+
+
+def test_overfocus_micrographs_are_kept_and_failed_fits_are_not() -> None:
+    from nephila.plan import resolve_micrographs
+
+    table = pd.DataFrame(
+        {"rlnMicrographName": ["a", "b"], "rlnDefocusU": [-9000.0, 9000.0], "nphKeep": 1, "nphReason": "none"}
+    )
+    assert len(resolve_micrographs(table, None)) == 2
+    for none in (0.0, np.nan):
+        with pytest.raises(InputError, match="a is kept but has no defocus"):
+            resolve_micrographs(table.assign(rlnDefocusU=[none, 9000.0]), None)

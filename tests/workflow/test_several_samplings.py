@@ -88,7 +88,9 @@ def test_merge_advice_refines_sets_of_2_0_and_2_3_a_alone_and_together(code: Pat
     """Runs of the whole workflow from one config: the map of both has the reference's grid, and is finer than the better one's."""
     project = tmp_path / "both"
     true = write_project(project)
-    runs.finished(runs.call([sys.executable, "-m", "nephila", "merge-advice", str(project), "-c", "2"], code))
+    # -P: the package of the checkout, not that of the folder in which the tests are run
+    command = [sys.executable, "-P", "-m", "nephila", "merge-advice", str(project), "-c", "2"]
+    runs.finished(runs.call(command, code))
     advice = read_table(project / "merge" / "advice.star", block="merge_advice")
     assert advice["nphDatasets"].tolist()[:2] == ["fine", "coarse"] and len(advice) == 3
     assert advice["nphAdvice"].tolist() == ["alone", "alone", "gains"]
@@ -101,6 +103,10 @@ def test_merge_advice_refines_sets_of_2_0_and_2_3_a_alone_and_together(code: Pat
     assert facts["pixel_size"] == PIXEL and facts["box"] == BOX
     optics = read_blocks(last / "results" / "refinement" / "particles.star")["optics"]
     assert optics["rlnImagePixelSize"].tolist() == [2.0, 2.3] and optics["rlnImageSize"].tolist() == [56, 50]
+    ledger = read_blocks(last / "results" / "refinement" / "ledger.star")["ledger"].set_index("nphWhat")[
+        "nphNominalPixelSize"
+    ]
+    assert ledger["optics group coarse"] == 2.3 and ledger["map on the grid of the reference"] == PIXEL
     # what has run is not run again
-    again = runs.finished(runs.call([sys.executable, "-m", "nephila", "merge-advice", str(project), "-c", "2"], code))
-    assert again.output.count("Nothing to be done") == 3 and "rule " not in again.output
+    again = runs.finished(runs.call(command, code))
+    assert again.output.count("Nothing to be done") == 3 and not again.jobs
