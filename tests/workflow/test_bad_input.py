@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import workflow_runs as runs
 
-from nephila.io.mrc import read_volume, write_volume
-from nephila.io.tables import read_table, write_table
+from nephila.io.mrc import read_volume, write_stack, write_volume
+from nephila.io.tables import read_table, write_blocks, write_table
 
 LIST = "results/project/micrographs.star"
 REFERENCE = "results/project/reference_volume.mrc"
@@ -77,6 +77,32 @@ def flat_reference(project: Path) -> None:
     write_volume(project / "reference.mrc", np.ones((60, 60, 60), np.float32), 4.0)
 
 
+def relabelled_reference(project: Path) -> None:
+    """What RELION's PostProcess writes with another pixel size: the same voxels, a new header, no mark."""
+    volume, _ = read_volume(project / "reference.mrc")
+    write_volume(project / "reference.mrc", volume, 3.92)
+
+
+def edited_pixel_size(project: Path) -> None:
+    """Particles whose stack says 1.00 A, and a table and a configuration that were edited to 0.98."""
+    write_stack(project / "given.mrcs", np.random.default_rng(1).normal(size=(4, 60, 60)), 1.0)
+    optics = {
+        "rlnOpticsGroup": 1, "rlnOpticsGroupName": "one", "rlnVoltage": 300.0, "rlnSphericalAberration": 2.7,
+        "rlnAmplitudeContrast": 0.1, "rlnImagePixelSize": 0.98, "rlnImageSize": 60,
+    }  # fmt: skip
+    particles = {
+        "rlnImageName": [f"{i}@given.mrcs" for i in (1, 2, 3, 4)], "rlnMicrographName": "a.mrc", "rlnOpticsGroup": 1,
+        "rlnDefocusU": 12000.0, "rlnDefocusV": 12000.0, "rlnDefocusAngle": 0.0,
+    }  # fmt: skip
+    blocks = {
+        "optics": pd.DataFrame({name: [value] for name, value in optics.items()}),
+        "particles": pd.DataFrame(particles),
+    }
+    write_blocks(project / "given.star", blocks)
+    changes = {"input": {"particles": "given.star", "pixel_size": 0.98}, "particle": {"box": 60, "diameter": 40.0}}
+    runs.configure(project, changes)
+
+
 def coordinates(**columns: object) -> Change:
     def change(project: Path) -> None:
         (project / "picks.star").unlink(missing_ok=True)
@@ -115,6 +141,12 @@ def test_what_is_wrong_before_anything_runs(code: Path, fresh_project: Path, cha
         (REFERENCE, small_reference, ["reference.mrc", "80 A", "particle.diameter (160 A)"]),
         (REFERENCE, settings(reference={"pixel_size": 60.0}), ["reference.mrc", "3600 A wide", "reference.pixel_size"]),
         (REFERENCE, flat_reference, ["reference.mrc", "every voxel is 1"]),
+        (
+            REFERENCE,
+            relabelled_reference,
+            ["reference.mrc: 60 px of 3.92 A", "60 px of 4 A", "3.8416 A", "reference.sampling: resample"],
+        ),
+        (PICKS, edited_pixel_size, ["given.star", "_rlnImagePixelSize is 0.98", "given.mrcs has 1", "never edit"]),
         (
             PICKS,
             coordinates(rlnMicrographName=["mic_0001.mrc"], rlnCoordinateX=[5.0]),
