@@ -218,7 +218,7 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     ),
     "angdiff": lambda w: 180 + 2 * _rows(w),
     "angdisp": lambda w: 180 + _rows(w),
-    "summary": lambda w: 260 + (44 * _half_transform(w) if w.truth else 0.0) + _rows(w),
+    "summary": lambda w: 260 + (44 * _half_transform(w) if w.truth else 0.0) + 2 * _rows(w),
 }
 """Peak resident memory of a job in MB. Rules that are not named need LIGHT_MB."""
 
