@@ -83,19 +83,16 @@ def finish_grids(
     added: Float64,
     max_radius: int | None = None,
     threads: int = 1,
-    count_operators: bool = False,
 ) -> Float32:
     """`finish` for sums that stand on the padded grid already; they are overwritten.
 
     Args:
         added: per shell, what is added to the denominator.
-        count_operators: whether `added` belongs to the sum over the point group's operators rather than to the mean.
     """
     numerator, denominator, smoothings = symmetrise_sums(numerator, denominator, grid, symmetry)
     total, count = gridding.shell_totals(denominator, grid.padding, grid.n // 2 + 1)
     share = _LEAST_SHARE / (1.0 + _LEAST_SHARE)
     least = total / np.maximum(count, 1.0) * share
-    added = added / len(point_group_matrices(symmetry)) if count_operators else added
     extend = np.r_[0 : grid.n // 2 + 1, grid.n // 2, grid.n // 2]
     radius = grid.max_radius if max_radius is None else min(int(max_radius), grid.max_radius)
     cells = np.interp(np.arange(grid.radius_cells + 1) / grid.padding, np.arange(len(added)), added)

@@ -32,6 +32,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 LIBRARIES = ("numpy", "scipy", "numba", "pandas", "pyfftw", "mrcfile", "starfile", "snakemake")
 
+ITERATION_RULES = ("grploop", "mergegroups")
 FINAL_CURVES = {
     "corrected": "rlnFourierShellCorrelation",
     "masked": "rlnFourierShellCorrelationMaskedMaps",
@@ -62,6 +63,27 @@ def cost_by_stage(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]
             "peak_memory_mb": round(float(jobs["peak_memory_mb"].max()), 1),
         }
     return costs
+
+
+def cost_by_iteration(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Jobs, CPU seconds and wall seconds (from the first job's start to the last one's end) of each iteration of the refinement,
+    from the records of its jobs."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for path in sorted(Path(folder).rglob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("rule") in ITERATION_RULES:
+            found.setdefault(int(record["wildcards"]["iter"]), []).append(record)
+    return [
+        {
+            "iteration": iteration,
+            "jobs": len(jobs),
+            "cpu_seconds": round(sum(float(job["cpu_seconds"]) for job in jobs), 2),
+            "wall_seconds": round(
+                max(job["started"] + job["wall_seconds"] for job in jobs) - min(job["started"] for job in jobs), 2
+            ),
+        }
+        for iteration, jobs in sorted(found.items())
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -162,7 +184,7 @@ def compare_with_truth(
         shell, exact = _at_half(curves["truth"], settings.box, settings.pixel_size)
         result["resolution_05"], result["resolution_05_interpolated"] = shell, exact
         if found is not None and len(found):
-            found = found.drop(columns="nphWeight", errors="ignore")
+            found = found.drop(columns=["nphWeight", "nphViewWeight"], errors="ignore")
             sums = backproject_table(found, settings.pixel_size, settings.box, optics, "particle", threads=threads)
             ceiling = finish(sums, settings.symmetry, STABILISER, threads=threads)
             curves["true poses"] = truth_fsc(ceiling, true_map, mask)

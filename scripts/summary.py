@@ -14,6 +14,7 @@ from nephila.refinement.settings import IterationSettings
 from nephila.sampling import with_sampling
 from nephila.summary import (
     compare_with_truth,
+    cost_by_iteration,
     cost_by_stage,
     final_curves,
     half_map_resolution,
@@ -66,5 +67,6 @@ with start_job(snakemake) as job:  # noqa: F821
     )
     summary["doubts"] = doubts(read_table(job.input.checks, kind="checks"))
     summary["cost"] = cost_by_stage("logs")
+    summary["cost_by_iteration"] = cost_by_iteration("logs")
     summary["versions"] = versions()
     write_text(job.output[0], json.dumps(summary, indent=2) + "\n")

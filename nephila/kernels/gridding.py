@@ -402,36 +402,3 @@ def apply_weights(numerator, weights, added, padding, radius):
                 more = added[shell] + (k - shell) * (added[shell + 1] - added[shell])
                 w = weights[z, y, x]
                 numerator[z, y, x] *= w / (np.float32(1.0) + np.float32(more) * w)
-
-
-@njit(cache=True, nogil=True)
-def add_weighted(numerator, denominator, weights, padding, numerator_out, denominator_out):
-    """Add padded half transforms times a weight per Fourier px of |k| (interpolated) to others."""
-    n_pad = numerator.shape[0]
-    reach = (n_pad - 1) // 2
-    last = weights.shape[0] - 2
-    for z in range(-reach, reach + 1):
-        for y in range(-reach, reach + 1):
-            for x in range(reach + 1):
-                k = min(np.sqrt(float(x * x + y * y + z * z)) / padding, float(last))
-                shell = int(k)
-                w = np.float32(weights[shell] + (k - shell) * (weights[shell + 1] - weights[shell]))
-                numerator_out[z, y, x] += w * numerator[z, y, x]
-                denominator_out[z, y, x] += w * denominator[z, y, x]
-
-
-@njit(cache=True, nogil=True)
-def join_sums(first, second, row_start, radius):
-    """Replace both sums by half of their sum (rounded down) in cells within `radius` cells of the origin."""
-    middle = (row_start.shape[0] - 1) // 2
-    for z in range(row_start.shape[0]):
-        for y in range(row_start.shape[0]):
-            left = radius * radius - (z - middle) ** 2 - (y - middle) ** 2
-            if left < 0:
-                continue
-            start = row_start[z, y]
-            for x in range(min(int(np.sqrt(left)) + 1, row_start[z, y + 1] - start)):
-                for c in range(3):
-                    mean = (first[start + x, c] + second[start + x, c]) >> 1
-                    first[start + x, c] = mean
-                    second[start + x, c] = mean

@@ -30,7 +30,7 @@ from nephila.particle_sums import (
 )
 from nephila.plan import BLOCK, chunk_rows
 from nephila.projection import FourierProjector
-from nephila.refinement.levels import ERROR, FITTED, LEVEL, NOISE, with_view_weights
+from nephila.refinement.levels import ERROR, FITTED, LEVEL, with_view_weights
 from nephila.refinement.model import Decision, RefinementModel
 from nephila.refinement.noise import NoiseSum, ParticleFit, fit_particles
 from nephila.refinement.schedule import decision_of, grid_radius
@@ -98,7 +98,7 @@ def refine_chunk(
         result = align_table(mine, images, own, decision, power, settings, sampling, threads)
         aligned = with_poses(mine, result, sampling.pixel_size, decision.search == "exhaustive")
         aligned = with_view_weights(aligned, model.views)
-        level = noise_levels(aligned, model.group_factors, sampling.band(decision.band))
+        level = model.noise_levels(aligned)
         insertions = weighted_poses(aligned, result, sampling.pixel_size, level)
         sums, fit = sum_chunk(
             aligned, images, own, decision.band, power, settings, sampling, threads, insertions, amplitude,
@@ -202,7 +202,8 @@ def with_weights(table: pd.DataFrame, model: RefinementModel) -> pd.DataFrame:
     """The table with nphWeight: how likely each pose of the last exhaustive search is right; kept while local passes follow."""
     if "nphWeight" in table and model.row.search not in ("start", "exhaustive"):
         return table
-    return table.assign(nphWeight=np.round(model.certainty.weights(table["nphCorrelation"].to_numpy()), 5))
+    weights = model.certainty.weights(table["nphCorrelation"].to_numpy(), model.noise_levels(table))
+    return table.assign(nphWeight=np.round(weights, 5))
 
 
 @dataclass(frozen=True)
@@ -218,14 +219,6 @@ class WeightedPoses:
         """The table's poses alone."""
         weights = np.ones((len(table), 1), dtype=np.float32)
         return cls(pose_matrices(table)[:, None], pose_shifts(table, pixel_size)[:, None], weights)
-
-
-def noise_levels(table: pd.DataFrame, factors: Mapping[int, npt.NDArray[np.float64]], band: int) -> Float64:
-    """Noise power of each particle over the spectrum that it was aligned with, [m]: its micrograph's level times the mean of its
-    group's factors within the band."""
-    means = {number: float(curve[1 : band + 1].mean()) for number, curve in factors.items()}
-    groups = np.array([means.get(int(number), 1.0) for number in table["nphDefocusGroup"]])
-    return np.asarray(groups * table[NOISE].to_numpy(dtype=np.float64))
 
 
 def with_fits(table: pd.DataFrame, fit: ParticleFit, amplitude: float) -> pd.DataFrame:

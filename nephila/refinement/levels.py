@@ -77,6 +77,23 @@ def micrograph_levels(particles: pd.DataFrame) -> dict[str, float]:
     return dict(zip(found["rlnMicrographName"].astype(str), levels.round(5).tolist(), strict=True))
 
 
+def noise_levels(
+    table: pd.DataFrame, factors: Mapping[int, Float64], levels: Mapping[str, float], band: int
+) -> Float64:
+    """Noise power of each particle over the overall spectrum, [m]: its micrograph's level times the mean of its group's factors
+    within the band."""
+    means = {number: float(curve[1 : band + 1].mean()) for number, curve in factors.items()}
+    groups = np.array([means.get(int(number), 1.0) for number in table["nphDefocusGroup"]])
+    return groups * micrograph_column(table, levels)
+
+
+def micrograph_column(table: pd.DataFrame, levels: Mapping[str, float]) -> Float64:
+    """Level of each particle's micrograph, [m]; 1 where it is not known."""
+    if not levels or "rlnMicrographName" not in table:
+        return np.ones(len(table))
+    return np.array([levels.get(name, 1.0) for name in table["rlnMicrographName"].astype(str)])
+
+
 @dataclass(frozen=True)
 class Amplitudes:
     """How the particles' amplitudes are distributed: their mean, and their deviation beyond what their errors explain."""
@@ -86,11 +103,11 @@ class Amplitudes:
 
     @classmethod
     def measure(cls, particles: pd.DataFrame) -> Amplitudes:
-        """From fitted amplitudes and their errors; robust, so that wrong poses do not make the spread."""
+        """From fitted amplitudes and their errors, of particles whose pose is likely to be right."""
         if FITTED not in particles or len(particles) < LEAST_PARTICLES:
             return cls()
         fitted, error = (particles[name].to_numpy(dtype=np.float64) for name in (FITTED, ERROR))
-        known = error > 0
+        known = (error > 0) & (certain_poses(particles) > 0.5)
         if known.sum() < LEAST_PARTICLES:
             return cls()
         fitted, error = fitted[known], error[known]
@@ -102,12 +119,18 @@ class Amplitudes:
         return cls(round(mean, 6), round(float(np.sqrt(max(beyond, 0.0))) / mean, 6))
 
     def scales(self, particles: pd.DataFrame) -> Float64:
-        """Amplitude of each particle over the mean: the fitted one, shrunk towards 1 by its own error, within SCALES."""
+        """Amplitude of each particle over the mean: the fitted one, shrunk towards 1 by its own error and by how likely its pose
+        is wrong, within SCALES."""
         if FITTED not in particles or self.deviation <= 0:
             return np.ones(len(particles))
         fitted, error = (particles[name].to_numpy(dtype=np.float64) / self.mean for name in (FITTED, ERROR))
-        trust = np.where(error > 0, self.deviation**2 / (self.deviation**2 + error**2), 0.0)
+        trust = np.where(error > 0, self.deviation**2 / (self.deviation**2 + error**2), 0.0) * certain_poses(particles)
         return np.clip(1 + trust * (fitted - 1), *SCALES)
+
+
+def certain_poses(particles: pd.DataFrame) -> Float64:
+    """How likely each particle's pose is right (nphWeight), [m]; 1 where it is not known."""
+    return particles["nphWeight"].to_numpy(dtype=np.float64) if "nphWeight" in particles else np.ones(len(particles))
 
 
 def view_factors(particles: pd.DataFrame, symmetry: str, cap: float | None) -> Float64:
@@ -120,7 +143,7 @@ def view_factors(particles: pd.DataFrame, symmetry: str, cap: float | None) -> F
     group = point_group_matrices(symmetry)
     rings = int(np.clip(np.sqrt(len(particles) * len(group) / (3 * PER_BIN)), 1, MOST_RINGS))
     counts = np.zeros(3 * rings * rings)
-    weights = particles["nphWeight"].to_numpy(dtype=np.float64) if "nphWeight" in particles else None
+    weights = certain_poses(particles)
     for operator in group:
         counts += np.bincount(view_bins(particles, rings, operator), weights=weights, minlength=len(counts))
     return np.round(np.minimum(1.0, cap * counts.mean() / np.maximum(counts, 1e-9)), 5)
@@ -131,9 +154,8 @@ def with_levels(
 ) -> pd.DataFrame:
     """The table with the columns that its particles enter sums with: noise level of the micrograph, amplitude, weight of the view
     (this only where there is a cap)."""
-    names = table["rlnMicrographName"].astype(str) if "rlnMicrographName" in table else pd.Series("", table.index)
     columns = {
-        NOISE: np.array([levels.get(name, 1.0) for name in names]),
+        NOISE: micrograph_column(table, levels),
         SCALE: np.round(amplitudes.scales(table), 5),
     }
     return with_view_weights(table.assign(**columns), views)

@@ -22,7 +22,7 @@ from nephila.particle_sums import pose_matrices, pose_shifts
 from nephila.refinement.certainty import Certainty, measure_certainty
 from nephila.refinement.claims import claimed_fsc
 from nephila.refinement.groups import correlation_changes, group_fsc_table, with_mean_factors
-from nephila.refinement.levels import Amplitudes, group_factors, micrograph_levels, view_factors
+from nephila.refinement.levels import Amplitudes, group_factors, micrograph_levels, noise_levels, view_factors
 from nephila.refinement.model import IterationRow, RefinementModel
 from nephila.refinement.noise import NoiseSum
 from nephila.refinement.reference_filter import reference_filters
@@ -139,11 +139,14 @@ def merge_iteration(
     groups = group_fsc_table(sums, particles, before, settings, step_of(previous, settings))
     factors = factors_of_groups(sums, particles, noise, optics)
     groups = with_mean_factors(groups, factors)
-    certainty = certainty_of(particles) if search == "exhaustive" else previous.certainty
+    levels = micrograph_levels(particles)
+    certainty = previous.certainty
+    if search == "exhaustive":
+        certainty = certainty_of(particles, noise_levels(particles, factors, levels, decision.band))
     model = RefinementModel(
         row, decision, curves.corrected, curves.unmasked, noise, groups, certainty, optics,
         factors,
-        micrograph_levels(particles),
+        levels,
         Amplitudes.measure(particles),
         view_factors(particles, settings.symmetry, settings.view_cap),
     )  # fmt: skip
@@ -152,11 +155,11 @@ def merge_iteration(
     return Merged(references, volume, model)
 
 
-def certainty_of(particles: pd.DataFrame) -> Certainty:
-    """Right and wrong poses of an exhaustive search, from correlations and runners-up."""
+def certainty_of(particles: pd.DataFrame, level: npt.ArrayLike = 1.0) -> Certainty:
+    """Right and wrong poses of an exhaustive search, from correlations and runners-up; `level`: of the particles' noise."""
     if "nphRunnerUp" not in particles:
         return Certainty()
-    return measure_certainty(particles["nphCorrelation"].to_numpy(), particles["nphRunnerUp"].to_numpy())
+    return measure_certainty(particles["nphCorrelation"].to_numpy(), particles["nphRunnerUp"].to_numpy(), level)
 
 
 def mean_noise(sums: tuple[ChunkSums, ChunkSums], fallback: Float64) -> Float64:

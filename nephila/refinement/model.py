@@ -19,7 +19,7 @@ from nephila.errors import InputError
 from nephila.fsc import fsc_table
 from nephila.io.tables import read_blocks, write_blocks
 from nephila.refinement.certainty import Certainty
-from nephila.refinement.levels import Amplitudes, with_levels
+from nephila.refinement.levels import Amplitudes, noise_levels, with_levels
 from nephila.sampling import AMPLITUDE, OpticsState
 
 Float = npt.NDArray[np.float64]
@@ -136,6 +136,10 @@ class RefinementModel:
     def entering(self, particles: pd.DataFrame) -> pd.DataFrame:
         """Particles with what this model says about the noise, amplitude and view with which they enter sums."""
         return with_levels(particles, self.levels, self.amplitudes, self.views) if len(particles) else particles
+
+    def noise_levels(self, particles: pd.DataFrame) -> Float:
+        """Noise power of each particle over the overall spectrum, [m], within the band of the next alignment."""
+        return noise_levels(particles, self.group_factors, self.levels, self.next.band)
 
     def passed_on(self, iteration: int) -> RefinementModel:
         """The model of an iteration that had nothing left to do."""

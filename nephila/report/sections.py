@@ -367,16 +367,20 @@ def _refinement(run: Run, pictures: Pictures) -> Section:
     )
     iterations = run.table("iterations")
     if iterations is not None:
+        times = {int(one["iteration"]): one["cpu_seconds"] for one in run.summary.get("cost_by_iteration", [])}
         rows = [
             Row([
                 str(int(r.nphIteration)), str(r.nphSearch), angst(r.nphResolution), angst(r.nphResolutionHalf),
                 angst(r.nphResolutionUnmasked), f"{r.nphAngularStep:g}", f"{r.nphMovedAngle:.2f}", f"{r.nphMovedAngst:.2f}",
-                f"{r.nphShareMoved:.1%}", "yes" if int(r.nphConverged) else "",
+                f"{r.nphShareMoved:.1%}", _changed(r, "nphCorrelationGained"), _changed(r, "nphCorrelationLost"),
+                seconds(times[int(r.nphIteration)]) if int(r.nphIteration) in times else "–",
+                "yes" if int(r.nphConverged) else "",
             ])
             for r in rows_of(iterations)
         ]  # fmt: skip
         heads = columns(
-            "iteration# | search | at 0.143# | at 0.5# | no mask# | step, °# | turned, °# | moved, Å# | moved far# | converged"
+            "iteration# | search | at 0.143# | at 0.5# | no mask# | step, °# | turned, °# | moved, Å# | moved far# | "
+            "gained# | lost# | CPU time# | converged"
         )
         blocks.append(Block("table", "Iterations", columns=heads, rows=rows, folded=True, printed=True))
     checks = run.table("checks")
@@ -393,7 +397,7 @@ def _refinement(run: Run, pictures: Pictures) -> Section:
         blocks.append(Block("table", "Checks of the result", columns=heads, rows=rows, folded=True, printed=True))
     text = (
         "Each iteration aligns the original images to the map of the one before, each half-set to its own. Turned and moved are "
-        "medians over the particles."
+        "medians over the particles, gained and lost what correlations rose and fell, the mean over all particles."
     )
     return Section("refinement", "Refinement", text, blocks)
 
@@ -409,6 +413,11 @@ def _by_iteration(run: Run) -> str:
             "made anew from its poses with all frequencies and a mask of their own, and it is their resolution that counts."
         )
     return words
+
+
+def _changed(row: Any, column: str) -> str:
+    """A change of correlation of an iteration's row; runs of earlier versions have no such column."""
+    return f"{getattr(row, column):.4f}" if hasattr(row, column) else "–"
 
 
 def _cost(run: Run, _: Pictures) -> Section:

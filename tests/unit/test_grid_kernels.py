@@ -74,28 +74,6 @@ def test_weights_are_applied_and_added() -> None:
     expected = naive.whole(numerator) * w / (1 + naive.by_radius(added, PADDING, N_PAD) * w)
     expected[naive.radius(N_PAD) / PADDING > limit] = 0
     assert divided == pytest.approx(half(expected), rel=1e-4, abs=1e-5)
-    sums = (slices(3), density(4))
-    before = tuple(s.copy() for s in sums)
-    gridding.add_weighted(numerator, weights, added, PADDING, *sums)
-    factor = half(naive.by_radius(added[:-1], PADDING, N_PAD) * naive.off_nyquist(N_PAD))
-    assert sums[0] == pytest.approx(before[0] + factor * numerator, rel=1e-4, abs=1e-5)
-    assert sums[1] == pytest.approx(before[1] + factor * weights, rel=1e-4, abs=1e-5)
-
-
-def test_halves_are_joined_within_a_radius() -> None:
-    reach, limit = 5, 2.5
-    rows = gridding.sphere_rows(reach)
-    rng = np.random.default_rng(5)
-    first, second = rng.integers(-99, 99, (2, int(rows[-1, -1]), 3))
-    joined = first.copy(), second.copy()
-    gridding.join_sums(*joined, rows, limit)
-    for z, y in np.ndindex(2 * reach + 1, 2 * reach + 1):
-        for x in range(rows[z, y + 1] - rows[z, y]):
-            cell = rows[z, y] + x
-            inside = (z - reach) ** 2 + (y - reach) ** 2 + x**2 <= limit**2
-            mean = (first[cell] + second[cell]) // 2
-            assert np.array_equal(joined[0][cell], mean if inside else first[cell])
-            assert np.array_equal(joined[1][cell], mean if inside else second[cell])
 
 
 def test_sums_over_operators() -> None:

@@ -27,6 +27,7 @@ from nephila.refinement.chunk import (
     weighted_poses,
     with_poses,
 )
+from nephila.refinement.levels import Amplitudes
 from nephila.refinement.merge import frame_offset, join_weights, merge_iteration, monotone_tail, next_references
 from nephila.refinement.model import Decision, IterationRow, RefinementModel, iteration_table, read_model, write_model
 from nephila.refinement.noise import NoiseSum, measure_noise
@@ -144,7 +145,15 @@ def test_the_same_for_any_chunks_and_threads(tmp_path):
     table = particles(tmp_path, 600, 1.0, volume=volume)
     table = table.assign(rlnRandomSubset=1)
     decision = Decision("exhaustive", 20.0, 0.0, 8.0, 8)
-    model, choice = model_of(decision, n=24), settings(box=24, diameter=80.0, mask_diameter=90.0)
+    # groups, micrographs, particles and views that differ
+    rng = np.random.default_rng(4)
+    fits = {"nphScaleFit": rng.normal(1, 0.3, 600).round(5), "nphScaleError": 0.1}
+    table = table.assign(rlnMicrographName=np.where(np.arange(600) % 3, "a.mrc", "b.mrc"), **fits)
+    model = replace(
+        model_of(decision, n=24), group_factors={1: np.linspace(0.5, 1.5, 13), 2: np.full(13, 1.2)},
+        levels={"a.mrc": 0.8, "b.mrc": 1.4}, amplitudes=Amplitudes(1.0, 0.2), views=np.linspace(0.5, 1.0, 12).round(5),
+    )  # fmt: skip
+    choice = settings(box=24, diameter=80.0, mask_diameter=90.0)
 
     def run(chunks, threads):
         tables = []
@@ -163,6 +172,10 @@ def test_the_same_for_any_chunks_and_threads(tmp_path):
     for group, part in sums.groups.items():
         assert part.sums.any() and np.array_equal(part.sums, cut_sums.groups[group].sums)
     assert np.array_equal(sums.noise.residual, cut_sums.noise.residual)
+    assert sums.group_noise.keys() == cut_sums.group_noise.keys() == {1, 2}
+    for group, noise in sums.group_noise.items():
+        assert np.array_equal(noise.residual, cut_sums.group_noise[group].residual)
+    assert len(whole["nphScale"].unique()) > 100 and len(whole["nphViewWeight"].unique()) == 12
     assert sums.noise.particles == cut_sums.noise.particles == 600
 
 

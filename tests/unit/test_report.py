@@ -94,6 +94,8 @@ def iterations(converged=1):
             "nphMovedAngle": [0, 3.0, 0.1],
             "nphMovedAngst": [0, 1.0, 0.1],
             "nphShareMoved": [1, 0.2, 0.0],
+            "nphCorrelationGained": [0, 0.0521, 0.0007],
+            "nphCorrelationLost": [0, 0.0113, 0.0004],
         }
     )
 

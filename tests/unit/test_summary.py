@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nephila.io.atomic import write_text
-from nephila.summary import final_curves, format_summary, truth_fsc, truth_table
+from nephila.summary import cost_by_iteration, final_curves, format_summary, truth_fsc, truth_table
 
 CURVE = np.linspace(1, 0, 17)
 
@@ -34,6 +34,24 @@ def test_final_curves_have_the_names_that_figures_know():
 def test_a_map_is_its_own_truth():
     volume = np.random.default_rng(2).normal(size=(16, 16, 16)).astype(np.float32)
     assert truth_fsc(volume, volume, np.ones_like(volume)).min() > 0.99
+
+
+def test_time_of_each_iteration(tmp_path):
+    jobs = [
+        ("grploop", {"iter": "01", "half": "1", "chunk": "1"}, 100.0, 4.0, 3.5),
+        ("grploop", {"iter": "01", "half": "2", "chunk": "1"}, 101.0, 5.0, 4.5),
+        ("mergegroups", {"iter": "01"}, 107.0, 2.0, 1.0), ("mergegroups", {"iter": "02"}, 120.0, 1.0, 0.5),
+        ("plotrefres", {}, 130.0, 3.0, 2.0),
+    ]  # fmt: skip
+    for number, (rule, wildcards, started, wall, cpu) in enumerate(jobs):
+        record = {
+            "rule": rule, "wildcards": wildcards, "started": started, "wall_seconds": wall, "cpu_seconds": cpu,
+        }  # fmt: skip
+        write_text(tmp_path / rule / f"{number}.json", json.dumps(record))
+    assert cost_by_iteration(tmp_path) == [
+        {"iteration": 1, "jobs": 3, "cpu_seconds": 9.0, "wall_seconds": 9.0},
+        {"iteration": 2, "jobs": 1, "cpu_seconds": 0.5, "wall_seconds": 1.0},
+    ]
 
 
 def test_the_end_of_a_run_names_the_report(tmp_path):
