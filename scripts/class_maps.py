@@ -12,10 +12,12 @@ from nephila.refinement.settings import IterationSettings
 
 with start_job(snakemake) as job:  # noqa: F821
     settings, optics = IterationSettings(**job.params.settings), Optics(**job.params.optics)
-    noise, number = read_model(job.input.model).noise, int(job.wildcards.number)
+    model, number = read_model(job.input.model), int(job.wildcards.number)
     blocks = read_blocks(job.input.particles)
     mine = blocks["particles"][blocks["particles"]["rlnClassNumber"] == number]
-    volumes = class_volumes(mine, noise, settings, optics, FinalSettings(**job.params.final), job.threads)
+    volumes = class_volumes(
+        mine, model.noise, settings, optics, FinalSettings(**job.params.final), job.threads, model.group_factors
+    )
     for name in ("half1", "half2", "map", "filtered"):
         write_volume(job.output[name], getattr(volumes, name), settings.pixel_size)
     write_table(job.output.fsc, fsc_table(volumes.fsc, settings.box, settings.pixel_size), kind="fsc")

@@ -23,7 +23,8 @@ def chunk(path: Path, groups: range, seed: int, n: int = 24) -> Path:
         values = rng.integers(-(2**20), 2**20, empty.sums.shape)
         sums[number] = PartialSum(empty.grid, values, int(rng.integers(1, 9)), int(rng.integers(1, 9)))
     shells = n // 2 + 1
-    ChunkSums(sums, NoiseSum(rng.random(shells), rng.random(shells), 4)).save(path)
+    spectra = {number: NoiseSum(*rng.integers(0, 999, (2, shells)), number) for number in groups}
+    ChunkSums(sums, NoiseSum(rng.random(shells), rng.random(shells), 4), group_noise=spectra).save(path)
     return path
 
 
@@ -47,6 +48,10 @@ def test_groups_are_the_same_as_in_memory(paths: list[Path]) -> None:
     np.testing.assert_array_equal(total.sums, expected.sums)
     assert stored.noise is not None and added.noise is not None
     np.testing.assert_array_equal(stored.noise.residual, added.noise.residual)
+    assert stored.group_noise.keys() == added.group_noise.keys() == set(range(1, 9))
+    for number, noise in stored.group_noise.items():
+        np.testing.assert_array_equal(noise.residual, added.group_noise[number].residual)
+        assert noise.particles == added.group_noise[number].particles
     assert stored.groups.get(99) is None and 99 not in stored.groups
 
 
