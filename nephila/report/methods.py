@@ -295,6 +295,13 @@ def _refinement(run: Run, cite: Citations) -> list[str]:
         )
         + _filters(settings, cite)
     )
+    particles = run.table("particles")
+    if particles is not None and "nphNoiseLevel" in particles:
+        sentences.append(
+            "Particles were weighed by the noise of their defocus group and micrograph, by their amplitude, and by how likely "
+            "their pose was right"
+            + (f"; views seen more than {settings.view_cap:g} times the mean count less." if settings.view_cap else ".")
+        )
     resolution = run.summary.get("resolution", {})
     if resolution.get("fsc_0143"):
         mask = settings.mask

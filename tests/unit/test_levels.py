@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from test_refinement import OPTICS, PIXEL, POSE_COLUMNS, SAMPLING, N, blobs, model_of, particles, settings
 
+from nephila.config import parse_config
+from nephila.errors import InputError
 from nephila.finishing import finish
 from nephila.fourier import centred_rfft2
 from nephila.fsc import fourier_shell_correlation
@@ -29,6 +31,7 @@ from nephila.refinement.levels import (
 )
 from nephila.refinement.merge import STABILISER, merge_iteration
 from nephila.refinement.model import Decision, RefinementModel, iteration_table, read_model, write_model
+from nephila.refinement.settings import iteration_settings
 from nephila.refinement.sums import whole
 from nephila.views import view_bins
 
@@ -287,3 +290,9 @@ def test_each_iteration_tells_of_a_mask_that_makes_resolution(tmp_path, caplog):
         assert row.mask_suspect == suspect
         assert any("mask itself" in record.message for record in caplog.records) == suspect
     assert iteration_table([model])["nphMaskSuspect"].tolist() == [0]
+    capped = merge_iteration(sums, table, table, model, settings(view_cap=2.0), "local").model
+    assert len(capped.views) and capped.views.min() > 0 and not len(model.views)
+    configured = iteration_settings(parse_config({"refinement": {"view_cap": 2.0}}), 1)
+    assert configured["view_cap"] == 2.0
+    with pytest.raises(InputError, match="view_cap"):
+        parse_config({"refinement": {"view_cap": 0.5}})

@@ -437,6 +437,12 @@ def test_methods_cite_in_order_and_say_what_was_done(sound):
     text = " ".join(methods_text(replace(sound, config=settings(refinement=chosen)))[0])
     for words in ("Butterworth", "signal-to-noise ratio of 3", "Richardson", "levelled beyond 10"):
         assert words in text
+    capped = replace(sound, config=settings(refinement={"view_cap": 3}))
+    weighed, _ = methods_text(changed(capped, particles=poses(EVEN).assign(nphNoiseLevel=1.0)))
+    assert "weighed by the noise of their defocus group" in " ".join(weighed) and "more than 3 times" in " ".join(
+        weighed
+    )
+    assert "weighed by the noise" not in text
 
 
 def test_methods_state_each_optics_group(sound):
