@@ -352,7 +352,7 @@ def _result(run: Run) -> Iterator[Finding]:
         return
     for row in rows_of(table[table["nphReason"] != "none"]):
         title = RESULT_TITLES.get(str(row.nphName), str(row.nphName).replace("_", " "))
-        doubt = str(row.nphReason)
+        doubt = str(row.nphReason).replace("`", "'")  # STAR holds no quotes
         yield Finding(
             str(row.nphName), "refinement", "warning", title, f"{row.nphMeasured:.3g}", f"{row.nphLimit:.3g}",
             f"{doubt[:1].upper()}{doubt[1:].rstrip('.')}.",
