@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import shutil
@@ -246,6 +247,17 @@ def test_the_page_holds_nothing_from_elsewhere():
         if path.suffix in (".js", ".css", ".html"):
             text = re.sub(r"http://www\.w3\.org/(2000/svg|1999/xhtml)", "", path.read_text())
             assert not re.search(r"https?:|@import|eval\(|innerHTML|style=\"", text), path.name
+
+
+def test_three_js_is_the_published_one_with_its_licence():
+    """The files of three 0.180.0 from npm, unchanged."""
+    published = {
+        "three.core.min.js": "61ba0df005b05991361d040d8ff670e1aadfd0ce7aeebd1fdb0725957a8957de",
+        "three.module.min.js": "e2b5ee6bccd38fd6d8a2428546b83c5f2426d84b152ef82be8055556e3b40eb6",
+    }
+    for name, digest in published.items():
+        assert hashlib.sha256((STATIC / "vendor" / name).read_bytes()).hexdigest() == digest
+    assert "MIT License" in (STATIC / "vendor" / "three.LICENSE.txt").read_text()
 
 
 def test_an_installation_has_every_file_of_the_page(repository):

@@ -144,7 +144,7 @@ def test_a_second_run_has_nothing_to_do(code: Path, project: Path) -> None:
         (
             fit_by_hand,
             jobs(
-                {"defocus": [""], "powchk": [""], "sel_micrograph": [""], "defsort": [""]},
+                dict.fromkeys(("defocus", "powchk", "sel_micrograph", "defsort"), [""]),
                 GROUPS_CHANGED,
                 of_groups("002"),
             ),
