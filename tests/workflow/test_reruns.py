@@ -48,6 +48,7 @@ AFTER_RECON = {name: [""] for name in ("merge_recon", "filt", "slices", "plotres
 AFTER_ALIGNMENT = {
     name: [""] for name in ("select", "average_all", "cchistogram", "ccthresh", "thresh", "plotrefviews")
 } | AFTER_RECON
+BY_HAND = dict.fromkeys(("defocus", "powchk", "sel_micrograph", "defsort"), [""])
 GROUPS_CHANGED = {name: [""] for name in ("def_sort", "defavg", "plotgroups", "sel_by_group")} | AFTER_ALIGNMENT
 
 
@@ -143,11 +144,7 @@ def test_a_second_run_has_nothing_to_do(code: Path, project: Path) -> None:
         ),
         (
             fit_by_hand,
-            jobs(
-                dict.fromkeys(("defocus", "powchk", "sel_micrograph", "defsort"), [""]),
-                GROUPS_CHANGED,
-                of_groups("002"),
-            ),
+            jobs(BY_HAND, GROUPS_CHANGED, of_groups("002")),
             {("defocus", ""): "edits/defocus.star", ("win2stk", "002"): "Params have changed"},
         ),
         (cap_views, jobs(of_groups("002", rules=("bestim", "recon")), AFTER_RECON), {("recon", "002"): "bestim.star"}),
