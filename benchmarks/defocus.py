@@ -78,6 +78,9 @@ def summary(made: list[Trial], fits: list[DefocusFit] | None = None) -> dict[str
     good, real = values[~wrong], truth[~wrong]
     error = good[:, 0] - real[:, 0]
     z = error / good[:, 3]
+    spread = np.array([(f.defocus_u_error, f.defocus_v_error) for f in found])[~wrong]
+    sides = np.array([0.5, -0.5])
+    z_sides = (good[:, :1] + sides * good[:, 1:2] - real[:, :1] - sides * real[:, 1:2]) / spread
     oval = real[:, 1] > 200
     turn = np.abs(between(good[oval, 2], real[oval, 2]))
     kept = np.array([screen_micrograph(t.spectrum, f).keep for t, f in zip(made, found, strict=True)])
@@ -95,6 +98,9 @@ def summary(made: list[Trial], fits: list[DefocusFit] | None = None) -> dict[str
         "bias / standard error": float(np.mean(z)),
         "its uncertainty": float(np.std(z) / np.sqrt(len(z))),
         "z-score, rms": float(np.sqrt(np.mean(z**2))),
+        "z-score of U, rms": float(np.sqrt(np.mean(z_sides[:, 0] ** 2))),
+        "z-score of V, rms": float(np.sqrt(np.mean(z_sides[:, 1] ** 2))),
+        "z-score of the angle, rms (astigmatism over 200 A)": float(np.sqrt(np.mean((turn / good[oval, 4]) ** 2))),
         "error / Fisher bound": float(np.sqrt(np.mean((error / real[:, 3]) ** 2))),
         "least score lead": float(min((f.gap for f, w in zip(found, wrong, strict=True) if not w), default=np.nan)),
         "phase shift, median (degrees)": float(np.median(np.abs(between(good[:, 5], real[:, 4])))),

@@ -43,7 +43,8 @@ class Work:
     groups: defocus groups; group_share: share of the particles of the largest group, or of a job's own; chunk: particles of a
     refinement job; band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
     truth: whether the truth is known; listed_seconds: see `listed_seconds`; first_rounds, end_rounds: of an iterative method in the
-    first reconstruction and at the end, 0 for the direct one.
+    first reconstruction and at the end, 0 for the direct one; tries, rounds, tried: of the initial model, and the particles it is made
+    from.
     """
 
     box: int
@@ -61,6 +62,9 @@ class Work:
     listed_seconds: float = 0.0
     first_rounds: int = 0
     end_rounds: int = 5
+    tries: int = 4
+    rounds: int = 60
+    tried: int = 1000
 
     @property
     def group_particles(self) -> float:
@@ -150,7 +154,7 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "noise": lambda w: 180 + 16 * _micrograph(w),
     "pick": lambda w: 340 + 21 * _micrograph(w),
     "lfc_pick": lambda w: 330 + 45 * _micrograph(w),
-    "extract_windows": lambda w: 148 + 15 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
+    "extract_windows": lambda w: 215 + 68 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
     "picking_figures": lambda w: 245 + 38 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
     "merge_coordinates": lambda w: 290 + 2 * _rows(w),
     "makefilelist": lambda w: LIGHT_MB + 0.005 * w.micrographs,
@@ -164,7 +168,7 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "renumber": lambda w: 240 + 2 * _rows(w),
     "sel_by_group": lambda w: 180 + 2 * _rows(w),
     "win2stk": lambda w: 125 + 1.5 * _rows(w) + _stack(w, w.group_particles + 256),
-    "initial_model": lambda w: 900 + 7.5 * w.box**3 / 1e6 + _stack(w, 300),
+    "initial_model": lambda w: 290 + 40 * w.tries + 7.5 * w.box**3 / 1e6 + 0.02 * w.tried,
     "refproj": lambda w: 230 + 10 * _half_transform(w),
     "refproj_ctf": lambda w: 230 + _views(w, 20),
     "apshgrp": lambda w: max(270.0, _projector(w)) + _stack(w, w.group_particles),
@@ -210,11 +214,16 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
         BASE_MB + 60 * _half_transform(w) / 8 + 14 * _rows(w) + _stack(w, min(w.particles, 4096))
     ),
     "class_maps": lambda w: (
-        BASE_MB + 117 * _half_transform(w) + _block(w) + _stack(w, min(w.particles, 4096)) + 2 * _rows(w)
+        BASE_MB + 117 * _half_transform(w) + _block(w, w.particles) + _stack(w, min(w.particles, 4096)) + 2 * _rows(w)
     ),
     "compare_classes": lambda w: BASE_MB + 60 * w.box**3 / 1e6 + _rows(w),
     "resolution_by_particles": lambda w: (
-        BASE_MB + 96 * fourier_cells(w) + 60 * _half_transform(w) + _block(w) + _stack(w, w.particles) + 2 * _rows(w)
+        BASE_MB
+        + 96 * fourier_cells(w)
+        + 60 * _half_transform(w)
+        + _block(w, w.particles)
+        + _stack(w, w.particles)
+        + 2 * _rows(w)
     ),
     "angdiff": lambda w: 180 + 2 * _rows(w),
     "angdisp": lambda w: 180 + _rows(w),
@@ -238,14 +247,14 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "pick": lambda w: w.batch * (1.0 + 0.15 * _micrograph(w)),
     "lfc_pick": lambda w: w.batch * (0.3 + 0.15 * _micrograph(w)),
     "extract_windows": lambda w: w.batch * (0.2 + 0.05 * _micrograph(w)),
-    "picking_figures": lambda w: FIGURE_BATCHES * w.batch * (0.4 + 0.06 * _micrograph(w)),
+    "picking_figures": lambda w: FIGURE_BATCHES * w.batch * (0.5 + 0.15 * _micrograph(w)),
     "pfilt": lambda w: _batch_particles(w) * 1e-3 * (w.box / 128) ** 2,
     "merge_coordinates": lambda w: 1e-4 * w.particles,
     "propose_good": lambda w: 1e-4 * w.particles,
     "good": lambda w: 5e-5 * w.particles,
     "renumber": lambda w: 1.5e-4 * w.particles,
     "win2stk": lambda w: 5e-5 * w.particles + w.group_particles * 5e-4 * (w.box / 128) ** 2,
-    "initial_model": lambda w: 60.0,
+    "initial_model": lambda w: 2.0 + w.tries * w.rounds * (0.1 + 4e-4 * w.tried),
     "sel_by_group": lambda w: 1e-4 * w.particles,
     "refproj": lambda w: 0.1 * _half_transform(w) + VIEWS * 1e-3 * (w.box / 128) ** 2,
     "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w) + 0.02 * _half_transform(w),
@@ -345,6 +354,9 @@ def estimate_work(config: Config, micrographs: Collection[str]) -> Work:
         listed_seconds=listed_seconds(config),
         first_rounds=config.reconstruction.options_of(config.reconstruction.method).get("rounds", 0),
         end_rounds=config.reconstruction.options_of(config.refinement.end_method).get("rounds", 0),
+        tries=config.reference.initial.tries,
+        rounds=config.reference.initial.rounds,
+        tried=min(config.reference.initial.particles, particles),
     )
 
 

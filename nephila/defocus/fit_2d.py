@@ -15,6 +15,7 @@ from nephila.defocus.model import RingData, RingFit, RingModel, smooth_level, ta
 from nephila.defocus.profile import directional_anisotropy, ring_profile, rings_explained
 from nephila.defocus.search import Candidate, search
 from nephila.defocus.settings import (
+    START_FINEST,
     DefocusFit,
     DefocusPlane,
     DefocusSettings,
@@ -31,6 +32,9 @@ _FREQUENCY_CORRELATION = 35.0 / 18.0
 _FIRST_ROUNDS = 6  # enough to rank the candidates; the best is then fitted to the end
 _SHARED_STRENGTH = 0.7  # noise scores lower by that where the rings' strength is given
 _TILT_ROUNDS = 2
+_BEYOND = 1.5  # rings beyond what is explained still add a little
+_FINEST, _COARSEST = 2.0, 10.0  # A, of the range that the data choose
+_SAME_RANGE = 0.05
 _WORTH_REFINING = 0.2  # candidates below this share of the best score are left as the search found them
 
 
@@ -78,6 +82,8 @@ def fit_defocus(
         return failed_fit(f"no rings: score {best_score:.0f} below {least:.0f}", best_score, gap)
     model.shift = taper_shift(data, best, optics)
     best = model.fit((best.defocus, best.a_cos, best.a_sin, best.phase), settings.astigmatism, settings.phase_shift)
+    if settings.resolution_high is None:
+        data, model, best = fit_in_own_range(spectrum, data, model, best, settings, strength)
     plane = None
     if settings.tilt:
         plane, best = fit_tilt(spectrum, data, model, best, settings)
@@ -91,6 +97,30 @@ def fit_defocus(
     fit = _result(data, best, covariance, settings, profile, resolution, merit, best_score, gap, runner_up, optics)
     apparent, error = apparent_cs(data, model, best)
     return replace(fit, plane=plane, heights=heights, apparent_cs=apparent, apparent_cs_error=error)
+
+
+def fit_in_own_range(
+    spectrum: MicrographSpectrum,
+    data: RingData,
+    model: RingModel,
+    fit: RingFit,
+    settings: DefocusSettings,
+    strength: RingStrength | None,
+) -> tuple[RingData, RingModel, RingFit]:
+    """The fit again over the range that its own rings choose: half as far again as they are explained, no finer than `_FINEST`
+    and 95 % of Nyquist, no coarser than `_COARSEST`. As it is where that is the range it has."""
+    explained = rings_explained(ring_profile(data, fit, model.optics))[0]
+    finest = float(np.clip(explained / _BEYOND, _FINEST, _COARSEST))
+    own = ring_data(spectrum, replace(settings, resolution_high=finest))
+    if isinstance(own, str) or abs(own.s_range[1] / data.s_range[1] - 1) < _SAME_RANGE:
+        return data, model, fit
+    again = RingModel(own, model.optics, strength)
+    start = (fit.defocus, fit.a_cos, fit.a_sin, fit.phase)
+    astigmatism = settings.astigmatism and own.sectors > 0
+    found = again.fit(start, astigmatism, settings.phase_shift, _FIRST_ROUNDS)
+    again.shift = taper_shift(own, found, model.optics)
+    start = (found.defocus, found.a_cos, found.a_sin, found.phase)
+    return own, again, again.fit(start, astigmatism, settings.phase_shift)
 
 
 def fit_tilt(
@@ -116,7 +146,8 @@ def ring_data(spectrum: MicrographSpectrum, settings: DefocusSettings) -> RingDa
     """The spectrum's bins inside the fitted range, divided by a smooth level; a text where the range holds too little."""
     length = spectrum.tile_px * spectrum.pixel_size
     nyquist = 0.5 / spectrum.pixel_size
-    s_low, s_high = 1 / settings.resolution_low, min(1 / settings.resolution_high, 0.95 * nyquist)
+    finest = START_FINEST if settings.resolution_high is None else settings.resolution_high
+    s_low, s_high = 1 / settings.resolution_low, min(1 / finest, 0.95 * nyquist)
     first, last = max(4, int(np.ceil(s_low * length))), int(s_high * length)
     if last - first < 16:
         return (

@@ -137,6 +137,7 @@ def micrograph_table(
             "nphDefocusVError": column([f.defocus_v_error for f in fits]),
             "nphDefocusError": column([f.mean_error for f in fits]),
             "nphDefocusAngleError": column([f.angle_error for f in fits]),
+            "nphPhaseShiftError": column([f.phase_shift_error for f in fits]),
             "nphScore": column([f.score for f in fits]),
             "nphScoreGap": column([f.gap for f in fits]),
             "nphRunnerUpDefocus": column([f.runner_up for f in fits]),

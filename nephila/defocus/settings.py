@@ -13,12 +13,17 @@ from nephila.errors import InputError
 Float64 = npt.NDArray[np.float64]
 
 
+START_FINEST = 3.5
+"""Fine end of the range over which rings are searched where the data choose it, A."""
+
+
 @dataclass(frozen=True)
 class DefocusSettings:
     """What is searched, and over which rings.
 
     defocus_min, defocus_max: range of the mean defocus, A; resolution_low: rings used from here, A; resolution_high: to here, A
-    (or 95 % of Nyquist); astigmatism: fit it (False: defocus_u = defocus_v); max_astigmatism: largest defocus_u - defocus_v, A;
+    (or 95 % of Nyquist), None: from the data, half as far again as the rings are explained, after a search to START_FINEST;
+    astigmatism: fit it (False: defocus_u = defocus_v); max_astigmatism: largest defocus_u - defocus_v, A;
     phase_shift: fit the phase shift of a phase plate; tilt: fit the plane of a tilted specimen; heights: find what its tiles tell
     beyond that plane; gap_distance: solutions this far (A) from the best are "elsewhere"; min_score: least drop of the deviance by
     the rings, below it the fit fails (noise alone reaches 20, rarely 35).
@@ -27,7 +32,7 @@ class DefocusSettings:
     defocus_min: float = 3000.0
     defocus_max: float = 50000.0
     resolution_low: float = 30.0
-    resolution_high: float = 3.5
+    resolution_high: float | None = 3.5
     astigmatism: bool = True
     max_astigmatism: float = 3000.0
     phase_shift: bool = False
@@ -41,7 +46,7 @@ class DefocusSettings:
             raise InputError(
                 f"defocus range {self.defocus_min} to {self.defocus_max} A: needs 100 <= min < max <= 200000 A (is it in um?)"
             )
-        if not 0 < self.resolution_high < self.resolution_low:
+        if self.resolution_high is not None and not 0 < self.resolution_high < self.resolution_low:
             raise InputError(
                 f"resolution range {self.resolution_low} to {self.resolution_high} A: the first must be the larger number"
             )

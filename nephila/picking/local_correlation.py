@@ -83,15 +83,17 @@ def pick_by_templates(
         if fine is None
         else best_pixels(score, edge, options.rescored, spacing, dirt)
     )
-    inner = _scored(search, *starts, near)
+    margin = options.peaks.edge * templates.diameter / pixel_size
+    inner = _on_the_image(_scored(search, *starts, near), data.shape, margin)
     order = np.argsort(-inner.score, kind="stable")
     inner = inner.at(order[suppress_neighbours(inner.y[order], inner.x[order], near / pixel_size, at_most)])
     # -1 stands where nothing was searched
     border = edge_maxima(np.where(score > -1, score, -np.inf).astype(np.float32), spacing, edge)
-    outer = _at_edge(_scored(search, *border, near), data.shape, options.peaks.edge * templates.diameter / pixel_size)
-    order = np.argsort(-outer.score, kind="stable")
-    both = inner.followed_by(outer.at(order))
-    return both.at(suppress_neighbours(both.y, both.x, near / pixel_size, len(both)))
+    outer = _on_the_image(_scored(search, *border, near), data.shape, margin)
+    outer = outer.at(np.flatnonzero(outer.at_edge))  # what climbed away from the edge was found from inside, too
+    both = inner.followed_by(outer.at(np.argsort(-outer.score, kind="stable")))
+    both = both.at(suppress_neighbours(both.y, both.x, near / pixel_size, len(both)))
+    return both.at(np.argsort(both.at_edge, kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -166,14 +168,11 @@ def _scored(search: _Search, rows: Int, columns: Int, near: float) -> Picks:
     )
 
 
-def _at_edge(picks: Picks, shape: tuple[int, ...], margin: float) -> Picks:
-    """Those that lie within `margin` px of the edge, and on the micrograph, marked so; others climbed away from it."""
+def _on_the_image(picks: Picks, shape: tuple[int, ...], margin: float) -> Picks:
+    """Those whose centres lie on the micrograph, marked where they ended within `margin` px of its edge."""
     y, x = picks.y, picks.x
-    (ny, nx) = shape
-    inside = np.minimum.reduce([y, x, ny - 1 - y, nx - 1 - x])
-    return replace(picks, at_edge=np.ones(len(picks), dtype=np.int64)).at(
-        np.flatnonzero((inside >= 0) & (inside < margin))
-    )
+    inside = np.minimum.reduce([y, x, shape[0] - 1 - y, shape[1] - 1 - x])
+    return replace(picks, at_edge=(inside < margin - 0.5).astype(np.int64)).at(np.flatnonzero(inside >= 0))
 
 
 def _texture(

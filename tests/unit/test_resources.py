@@ -22,7 +22,7 @@ MEASURED = {  # peak resident MB of whole runs with few particles (tests/slurm/m
     "powdefocus": (276, 305, 421),
     "ctffind": (311, 313, 320),
     "lfc_pick": (353, 415, 671),
-    "extract_windows": (150, 177, 285),
+    "extract_windows": (252, 352, 776),
     "picking_figures": (264, 325, 536),
     "renumber": (237, 237, 237),
     "win2stk": (131, 137, 164),
@@ -52,6 +52,26 @@ def test_the_model_is_within_30_percent_of_measured_peaks(rule: str) -> None:
 def test_a_rule_that_is_not_named_is_light() -> None:
     assert peak_memory_mb("makeparams", BIG) == resources.LIGHT_MB
     assert cpu_seconds("makeparams", BIG) == resources.START_SECONDS
+
+
+AT_64 = {  # a run of 300 particles of 64 px with initial model (2 tries, 30 rounds), classes and what is on request: MB, CPU s
+    "initial_model": (312, 7.6),
+    "checkrefine": (291, 6.8),
+    "local_resolution": (241, 1.9),
+    "resolution_by_particles": (364, 2.4),
+    "assign_classes": (294, 11.1),
+    "class_maps": (366, 2.4),
+    "compare_classes": (279, 1.8),
+    "plotmap": (127, 1.8),
+}
+
+
+@pytest.mark.parametrize("rule", AT_64)
+def test_the_model_of_rules_beside_the_usual_run(rule: str) -> None:
+    work = Work(64, 0.0, 1, 1, 300, 1, 1.0, 10240, 22, tries=2, rounds=30, tried=300)
+    memory, seconds = AT_64[rule]
+    assert peak_memory_mb(rule, work) == pytest.approx(memory, rel=0.3)
+    assert seconds / 2 < cpu_seconds(rule, work) < 10 * seconds  # times are asked for with room
 
 
 @pytest.mark.parametrize("rule", MEASURED)

@@ -164,3 +164,32 @@ def test_rough_micrographs_have_a_fit_or_a_reason(shape, damage, words):
     else:
         assert abs(fit.defocus - 15000) < 4 * fit.mean_error if result.keep else len(result.reason) > 10
     assert len(micrograph_table(["x.mrc"], [fit], [result])) == 1
+
+
+def test_an_ice_ring_and_dead_pixels_are_reasons_to_drop(good):
+    """At the limits of the configuration, and not where these are off."""
+    rng = np.random.default_rng(4)
+    image = noise_micrograph((1536, 1536), 1.2, TITAN, 20200, 19800, 30, seed=1, **STRONG)
+    k = np.hypot(np.fft.fftfreq(1536, 1.2)[:, None], np.fft.rfftfreq(1536, 1.2)[None, :])
+    icy = np.fft.irfft2(np.fft.rfft2(image) * np.sqrt(1 + 3 * np.exp(-(((k - 1 / 3.7) / 0.004) ** 2))))
+    fitted = fit_micrograph(icy, 1.2, TITAN)
+    result = screen_micrograph(*fitted)
+    words = f"ice ring {result.ice:.1f} times its surroundings"
+    assert not result.keep and result.ice > 1.5 and words in result.reason
+    assert words not in screen_micrograph(*fitted, ScreeningSettings(max_ice=0.0)).reason
+
+    hurt = noise_micrograph((1536, 1536), 1.5, TITAN, 20200, 19800, 30, seed=1, **STRONG)
+    hurt[:, rng.permutation(1536)[:400]] = 0  # a quarter of the columns
+    spectrum, fit = fit_micrograph(hurt, 1.5, TITAN)
+    result = screen_micrograph(spectrum, fit)
+    assert not fit.failed and result.replaced == pytest.approx(400 / 1536, abs=0.01)
+    assert not result.keep and "26 % of the pixels are dead or hot" in result.reason
+    assert "dead or hot" not in screen_micrograph(spectrum, fit, ScreeningSettings(max_replaced=0.3)).reason
+    assert screen_micrograph(*good).keep
+
+
+def test_the_error_of_a_fitted_phase_shift_stands_in_the_table(good):
+    spectrum, fit = good
+    shifted = dataclasses.replace(fit, phase_shift_deg=80.0, phase_shift_error=3.5)
+    table = micrograph_table(["a", "b"], [shifted, fit], [screen_micrograph(spectrum, f) for f in (shifted, fit)])
+    assert table["nphPhaseShiftError"].tolist() == [3.5, 0.0]
