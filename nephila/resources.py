@@ -154,7 +154,7 @@ _PEAK_MB: dict[str, Callable[[Work], float]] = {
     "noise": lambda w: 180 + 16 * _micrograph(w),
     "pick": lambda w: 340 + 21 * _micrograph(w),
     "lfc_pick": lambda w: 330 + 45 * _micrograph(w),
-    "extract_windows": lambda w: 215 + 68 * _micrograph(w) + 1.5 * _stack(w, _batch_particles(w)),
+    "extract_windows": lambda w: 215 + 4 * _micrograph(w) + 7.7e-3 * w.box**2 + 1.5 * _stack(w, _batch_particles(w)),
     "picking_figures": lambda w: 245 + 38 * _micrograph(w) + 1.2 * _stack(w, _batch_particles(w)),
     "merge_coordinates": lambda w: 290 + 2 * _rows(w),
     "makefilelist": lambda w: LIGHT_MB + 0.005 * w.micrographs,

@@ -86,10 +86,11 @@ def _ctf(config: Config) -> list[str]:
     """Ranges of the fit, imports, local fits."""
     problems = []
     ctf_nyquist = 2 * config.micrograph_pixel_size
-    if config.ctf.min_resolution <= max(config.ctf.max_resolution, ctf_nyquist):
+    finest = 10.0 if config.ctf.max_resolution == "auto" else config.ctf.max_resolution
+    if config.ctf.min_resolution <= max(finest, ctf_nyquist):
         problems.append(
             f"ctf.min_resolution: {config.ctf.min_resolution:g} A must be coarser than max_resolution "
-            f"({config.ctf.max_resolution:g} A) and Nyquist ({ctf_nyquist:g} A)"
+            f"({finest:g} A) and Nyquist ({ctf_nyquist:g} A)"
         )
     if (config.ctf.method == "import") != (config.ctf.import_from is not None):
         problems.append(

@@ -198,7 +198,11 @@ class Ctf(Section):
         3000.0, description="Largest defocusU - defocusV that the fit may find, A; 0: no astigmatism."
     )
     min_resolution: Positive = Field(30.0, description="Coarse end of the fitted rings, A.")
-    max_resolution: Positive = Field(3.5, description="Fine end of the fitted rings, A; never beyond 95 % of Nyquist.")
+    max_resolution: Positive | Literal["auto"] = Field(
+        3.5,
+        description="Fine end of the fitted rings, A; never beyond 95 % of Nyquist. auto: half as far again as each micrograph's "
+        "rings are explained, 2 to 10 A.",
+    )
     fit_phase_shift: bool = Field(False, description="Fit the phase shift of a phase plate too.")
     local: Literal["none", "tilt", "particle"] = Field(
         "none",

@@ -31,7 +31,7 @@ def defocus_settings(section: dict[str, Any]) -> DefocusSettings:
         defocus_min=section["min_defocus"],
         defocus_max=section["max_defocus"],
         resolution_low=section["min_resolution"],
-        resolution_high=section["max_resolution"],
+        resolution_high=None if section["max_resolution"] == "auto" else section["max_resolution"],
         astigmatism=section["max_astigmatism"] > 0,
         max_astigmatism=section["max_astigmatism"],
         phase_shift=section["fit_phase_shift"],

@@ -112,7 +112,7 @@ def choose_picks(
     reason[dirty] = "on a contaminant"
     reason[large] = "on carbon or a contaminant larger than particles"
     _mark(reason, ~(score >= limit), "score below the threshold")
-    _mark(reason, edge, "too close to the micrograph's edge")
+    _mark(reason, edge, "too close to the edge of the micrograph")
     if options.threshold is None and model.reason == "none":
         _mark(reason, probability <= 0, "score too high for a particle")
     if model.reason == "none":

@@ -164,8 +164,10 @@ def _optics_groups(run: Run, what: str) -> str:
 
 def _ctf(run: Run, cite: Citations) -> str:
     config, ctf = run.config, run.config.ctf
-    fine = max(ctf.max_resolution, 2 * config.pixel_size / 0.95)  # the fit stays below Nyquist
-    fitted = f"power spectra of overlapping tiles of {ctf.tile} pixels, between {ctf.min_resolution:g} and {fine:.2g} Å"
+    fine = "1.5 times the frequency to which the rings were explained"
+    if ctf.max_resolution != "auto":
+        fine = f"{max(ctf.max_resolution, 2 * config.pixel_size / 0.95):.2g} Å"  # the fit stays below Nyquist
+    fitted = f"power spectra of overlapping tiles of {ctf.tile} pixels, between {ctf.min_resolution:g} Å and {fine}"
     if config.input.particles:
         return "Particles and their defoci were taken from another program."
     table = run.table("micrographs")

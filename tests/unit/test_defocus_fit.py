@@ -284,3 +284,19 @@ def test_a_star_file_without_a_column_is_named(tmp_path):
     (tmp_path / "bad.star").write_text(STAR.replace("_rlnDefocusV #3", "_rlnOther #3"))
     with pytest.raises(InputError, match=r"bad.star.*rlnDefocusV"):
         read_gctf_star(tmp_path / "bad.star")
+
+
+def test_the_range_follows_the_rings_where_the_data_choose_it():
+    from nephila.config import parse_config
+    from nephila.defocus.tables import defocus_settings
+
+    settings = defocus_settings(parse_config({"ctf": {"max_resolution": "auto"}}).ctf.model_dump())
+    assert settings.resolution_high is None
+    image = noise_micrograph((1024, 1024), 1.5, TITAN, 20200, 19800, 30, seed=3, **WEAK)
+    spectrum = tile_spectra(image, 1.5)
+    own, fixed = (fit_defocus(spectrum, TITAN, s) for s in (settings, DefocusSettings()))
+    assert fixed.profile is not None and own.profile is not None and fixed.resolution > 4
+    assert 1 / own.profile.frequency[-1] == pytest.approx(fixed.resolution / 1.5, rel=0.03)
+    assert 1 / fixed.profile.frequency[-1] == pytest.approx(3.5, rel=0.03)
+    assert abs(own.defocus - 20000) < 4 * own.mean_error
+    assert own.score == fixed.score

@@ -26,7 +26,7 @@ from nephila.picking.peaks import edge_maxima, local_maxima
 from nephila.picking.tables import blob_picker, choice_settings
 from nephila.windows import extract_batch
 
-AT_EDGE = "too close to the micrograph's edge"
+AT_EDGE = "too close to the edge of the micrograph"
 
 
 @pytest.fixture(scope="module")

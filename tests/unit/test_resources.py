@@ -22,7 +22,7 @@ MEASURED = {  # peak resident MB of whole runs with few particles (tests/slurm/m
     "powdefocus": (276, 305, 421),
     "ctffind": (311, 313, 320),
     "lfc_pick": (353, 415, 671),
-    "extract_windows": (252, 352, 776),
+    "extract_windows": (251, 352, 742),
     "picking_figures": (264, 325, 536),
     "renumber": (237, 237, 237),
     "win2stk": (131, 137, 164),
