@@ -43,8 +43,7 @@ class Work:
     groups: defocus groups; group_share: share of the particles of the largest group, or of a job's own; chunk: particles of a
     refinement job; band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
     truth: whether the truth is known; listed_seconds: see `listed_seconds`; first_rounds, end_rounds: of an iterative method in the
-    first reconstruction and at the end, 0 for the direct one; tries, rounds, tried: of the initial model, and the particles it is made
-    from.
+    first reconstruction and at the end, 0 for the direct one; tries, rounds, tried: of the initial model, and of how many particles.
     """
 
     box: int
