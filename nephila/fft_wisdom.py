@@ -49,6 +49,9 @@ def write(path: str | os.PathLike[str], sides: Sequence[int]) -> None:
             image_plan(side, side, forward, ("FFTW_MEASURE",))
     with atomic_path(path) as temporary:
         temporary.write_bytes(pyfftw.export_wisdom()[1])
+    # plans that this process makes from now on must not differ from those it has made
+    pyfftw.forget_wisdom()
+    load()
 
 
 def image_plan(ny: int, nx: int, forward: bool, flags: tuple[str, ...]) -> Any:

@@ -43,7 +43,7 @@ class Work:
     groups: defocus groups; group_share: share of the particles of the largest group, or of a job's own; chunk: particles of a
     refinement job; band: finest shell that the refinement grids, Fourier px; decimate: binning of the micrographs;
     truth: whether the truth is known; listed_seconds: see `listed_seconds`; first_rounds, end_rounds: of an iterative method in the
-    first reconstruction and at the end, 0 for the direct one; tries, rounds, tried: of the initial model, and of how many particles.
+    first reconstruction and at the end, 0 for the direct one; tries, rounds, tried: of the initial model, from `tried` particles.
     """
 
     box: int
@@ -256,6 +256,7 @@ _CPU_SECONDS: dict[str, Callable[[Work], float]] = {
     "initial_model": lambda w: 2.0 + w.tries * w.rounds * (0.1 + 4e-4 * w.tried),
     "sel_by_group": lambda w: 1e-4 * w.particles,
     "refproj": lambda w: 0.1 * _half_transform(w) + VIEWS * 1e-3 * (w.box / 128) ** 2,
+    "refproj_ctf": lambda w: VIEWS * 1e-3 * (w.box / 128) ** 2,
     "apshgrp": lambda w: w.group_particles * _seconds_per_particle(w) + 0.02 * _half_transform(w),
     "average": lambda w: w.group_particles * 1.5e-3 * (w.box / 128) ** 2,
     "select": lambda w: 1e-4 * w.particles,
