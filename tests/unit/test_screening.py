@@ -193,3 +193,19 @@ def test_the_error_of_a_fitted_phase_shift_stands_in_the_table(good):
     shifted = dataclasses.replace(fit, phase_shift_deg=80.0, phase_shift_error=3.5)
     table = micrograph_table(["a", "b"], [shifted, fit], [screen_micrograph(spectrum, f) for f in (shifted, fit)])
     assert table["nphPhaseShiftError"].tolist() == [3.5, 0.0]
+
+
+def test_a_wrong_voltage_is_told_by_four_micrographs_with_strong_rings():
+    """200 instead of 300 kV: Cs would have to be 1.3 instead of 2.7 mm."""
+    wrong = dataclasses.replace(TITAN, voltage_kv=200.0)
+    tables = []
+    for optics in (wrong, TITAN):
+        made = []
+        for i in range(4):
+            image = noise_micrograph((1536, 1536), 1.5, TITAN, 20200 + 2000 * i, 19800 + 2000 * i, 30, seed=i, **STRONG)
+            made.append(fit_micrograph(image, 1.5, optics))
+        screenings = [screen_micrograph(spectrum, fit, ScreeningSettings(min_gap=0.0)) for spectrum, fit in made]
+        tables.append(micrograph_table([f"m{i}" for i in range(4)], [fit for _, fit in made], screenings))
+    (remark,) = common_trouble(tables[0], wrong)
+    assert "optics.voltage_kv" in remark
+    assert common_trouble(tables[1], TITAN) == []
