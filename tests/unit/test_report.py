@@ -16,15 +16,13 @@ from PIL import Image
 
 from nephila.cli import main
 from nephila.config import Config
-from nephila.errors import InputError
 from nephila.fsc import fsc_table
 from nephila.io.atomic import write_text
 from nephila.io.tables import write_table
-from nephila.report import TEMPLATES, template_hash
 from nephila.report.checks import RESULT_TITLES, check_run, densest_view, least_coverage, mask_correlation, mask_gain
-from nephila.report.collect import Run, collect, run_times
-from nephila.report.comparison import code_differs, render_comparison, result_rows, run_names, setting_rows, text_table
-from nephila.report.methods import REFERENCES, methods_text
+from nephila.report.collect import Run, collect
+from nephila.report.comparison import code_differs, render_comparison, result_rows, setting_rows, text_table
+from nephila.report.methods import methods_text
 from nephila.report.page import POLICY, render_report
 from nephila.symmetry import point_group_matrices
 
@@ -407,17 +405,6 @@ def test_two_hundred_micrographs_are_folded_with_the_worst_on_top(project):
     assert folded.count("<figure>") > 190
 
 
-def test_times_leave_pauses_out():
-    spans = [(0, 10), (5, 10), (100, 20)]
-    records = {
-        i: {"rule": "pick", "started": began, "wall_seconds": lasted, "cpu_seconds": 2.0}
-        for i, (began, lasted) in enumerate(spans)
-    }
-    found = run_times(records)
-    assert (found.first, found.last, found.busy, found.cpu, found.jobs) == (0, 120, 35, 6.0, 3)
-    assert run_times({}) is None
-
-
 def test_methods_cite_in_order_and_say_what_was_done(sound):
     paragraphs, references = methods_text(sound)
     text = " ".join(paragraphs)
@@ -460,12 +447,6 @@ def test_methods_state_each_optics_group(sound):
     assert "300 kV" in " ".join(methods_text(sound)[0])
 
 
-def test_references_have_an_identifier_each():
-    identifiers = [reference.doi for reference in REFERENCES.values()]
-    assert len(set(identifiers)) == len(identifiers)
-    assert all(re.fullmatch(r"10\.\d{4,}/\S+", doi) for doi in identifiers)
-
-
 def test_comparison_shows_what_differs(sound, project):
     other = replace(
         collect(project, settings(refinement={"snr": 3.0})), summary=SUMMARY | {"resolution": {"fsc_0143": 9.5}}
@@ -480,23 +461,6 @@ def test_comparison_shows_what_differs(sound, project):
     assert not re.search(r"src=\"(?!data:)", page)
     assert page == render_comparison([sound, other], ["one", "other"])
     assert code_differs([other, replace(other, code={"pick": "def"})]) == "The code behind these steps differs: pick."
-
-
-def test_run_names_are_as_long_as_they_must_be(tmp_path):
-    assert run_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
-    assert run_names([tmp_path / "x" / "a", tmp_path / "y" / "a"]) == ["x/a", "y/a"]
-    with pytest.raises(InputError, match="twice"):
-        run_names([tmp_path, tmp_path])
-
-
-def test_a_change_of_the_template_is_a_change_of_the_page(tmp_path, monkeypatch):
-    before = template_hash()
-    for path in TEMPLATES.iterdir():
-        write_text(tmp_path / path.name, path.read_text())
-    monkeypatch.setattr("nephila.report.TEMPLATES", tmp_path)
-    assert template_hash() == before
-    (tmp_path / "style.css").write_text("body { color: red }")
-    assert template_hash() != before
 
 
 def test_the_commands_write_their_pages(project, tmp_path):
