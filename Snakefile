@@ -96,3 +96,8 @@ rule refinement:
 rule classes:
     input:
         class_results,
+
+
+rule group_projections:
+    input:
+        by_group("results/alignment/group_{group}/projections.mrcs"),

@@ -147,11 +147,6 @@ rule refproj_ctf:
 
 
 # on request: SPIDER's sets of references, one for each group
-rule group_projections:
-    input:
-        by_group("results/alignment/group_{group}/projections.mrcs"),
-
-
 rule apshgrp:
     input:
         stack="results/alignment/group_{group}/data.mrcs",

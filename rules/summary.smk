@@ -22,12 +22,12 @@ rule summary:
         mask=RESULT_MASK if CONFIG.truth.map else [],
     output:
         "results/summary.json",
-        ledger="results/refinement/ledger.star",
         **(
             {"fsc": "results/refinement/fsc_truth.star", "figure": "results/refinement/figures/fsc_truth.png"}
             if CONFIG.truth.map
             else {}
         ),
+        ledger="results/refinement/ledger.star",
     log:
         "logs/summary.log",
     conda:
