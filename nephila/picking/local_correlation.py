@@ -84,7 +84,8 @@ def pick_by_templates(
         else best_pixels(score, edge, options.rescored, spacing, dirt)
     )
     margin = options.peaks.edge * templates.diameter / pixel_size
-    inner = _on_the_image(_scored(search, *starts, near), data.shape, margin)
+    # a particle at the margin may be found a few pixels nearer to the edge than its coarse maximum
+    inner = _on_the_image(_scored(search, *starts, near), data.shape, 0.0)
     order = np.argsort(-inner.score, kind="stable")
     inner = inner.at(order[suppress_neighbours(inner.y[order], inner.x[order], near / pixel_size, at_most)])
     # -1 stands where nothing was searched
