@@ -22,13 +22,18 @@ def test_a_new_micrograph_lists_its_own_jobs_and_those_over_all(code: Path, proj
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("edit", [drop_micrograph, fit_by_hand, cap_views, drop_particle])
-def test_an_edit_that_is_removed_reruns_what_it_reran(code: Path, project: Path, edit) -> None:
+@pytest.mark.parametrize(
+    ("edit", "needless"),
+    [(drop_micrograph, []), (fit_by_hand, [("powchk", "")]), (cap_views, [("bestim", "002")]), (drop_particle, [])],
+)
+def test_an_edit_that_is_removed_reruns_what_it_reran(code: Path, project: Path, edit, needless) -> None:
+    """But for what there is only with it: the picture of a fit by hand, the choice of the best by view."""
     edit(project)
     made = runs.snakemake(code, project, "-n").jobs_of()
     runs.finished(runs.snakemake(code, project, "--touch"))
     shutil.rmtree(project / "edits")
-    assert runs.snakemake(code, project, "-n").jobs_of() == made
+    assert set(needless) <= set(made)
+    assert runs.snakemake(code, project, "-n").jobs_of() == [job for job in made if job not in needless]
 
 
 def test_touched_micrographs_of_any_size_rerun_nothing_where_checksums_reach(code: Path, project: Path) -> None:
