@@ -52,7 +52,8 @@ def test_spoilt_micrographs_are_picked_and_the_dead_one_is_a_row_with_its_reason
     fits = read_table(fresh_project / "results/ctf/micrographs.star", kind="defocus").set_index("rlnMicrographName")
     assert "every pixel is 7" in fits.loc[dead, "nphReason"] and (fits.loc[mended, "rlnDefocusU"] > 5000).all()
     candidates = read_table(fresh_project / "results/particles/candidates.star", kind="coordinates")
-    assert "too close to the edge of the micrograph" in set(candidates["nphReason"])
+    at_edge = candidates[candidates["nphAtEdge"] > 0]  # whether one of them passes the threshold is chance
+    assert len(at_edge) and (at_edge["nphKeep"] == 0).all() and "none" not in set(at_edge["nphReason"])
     every_pick_has_its_reason(fresh_project)
 
 
