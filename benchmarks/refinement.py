@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmarks.auto_refine import LOCAL_ORDER, AutoRefine, auto_refine, installed
 from benchmarks.particle_sets import SetSettings, phantom, simulate
 from benchmarks.phantom import Phantom
 from nephila.fsc import fourier_shell_correlation, masked_fsc, resolution_at
@@ -33,9 +34,7 @@ from nephila.particle_sums import pose_matrices
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 START = 50.0
-LOCAL_ORDER = 4  # RELION's default
 ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
-WORKER = 'relion_refine_mpi "$@"; status=$?; times > "cpu_$OMPI_COMM_WORLD_RANK.txt"; exit $status'
 
 
 @dataclass(frozen=True)
@@ -120,51 +119,6 @@ def judge(
     )
 
 
-def relion_folder(folder: Path, local_order: int) -> Path:
-    """Where RELION's run with local searches from this HEALPix order on is kept."""
-    return folder / ("relion" if local_order == LOCAL_ORDER else f"relion_local_{local_order}")
-
-
-def run_relion(
-    folder: Path, settings: SetSettings, pixel: float, symmetry: str = "C1", local_order: int = LOCAL_ORDER
-) -> tuple[float, float]:
-    """Auto-refine, once. CPU seconds of its two workers, and of everything (the master waits at full speed)."""
-    place = relion_folder(folder, local_order)
-    record = place / "cpu.json"
-    if record.exists():
-        times = json.loads(record.read_text())
-        return times["workers"], times["all"]
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    command = [
-        *("mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "sh", "-c", WORKER, "sh"),
-        *("--o", f"{place.name}/run", "--auto_refine", "--split_random_halves", "--i", "particles.star"),
-        *("--ref", "reference.mrc", "--ini_high", str(START), "--ctf", "--ctf_corrected_ref", "--pad", "2"),
-        *("--particle_diameter", f"{2.1 * 0.36 * settings.n * pixel:.1f}", "--flatten_solvent", "--zero_mask"),
-        *("--solvent_mask", "mask.mrc", "--solvent_correct_fsc", "--oversampling", "1", "--healpix_order", "2"),
-        *("--auto_local_healpix_order", str(local_order), "--sym", symmetry),
-        *("--offset_range", "5", "--offset_step", "2"),
-        *("--low_resol_join_halves", "40", "--norm", "--scale", "--j", "1", "--random_seed", "1", "--pool", "30"),
-        *("--dont_combine_weights_via_disc", "--preread_images"),
-    ]
-    with open(place / "log.txt", "w", encoding="utf-8") as log:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    everything = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    workers = sum(_children_seconds(folder / f"cpu_{rank}.txt") for rank in (1, 2))
-    record.write_text(json.dumps({"workers": workers, "all": everything}))
-    return workers, everything
-
-
-def _children_seconds(path: Path) -> float:
-    """User and system time of a shell's children, from the second line of `times`."""
-    parts = path.read_text().split("\n")[1].split()
-    return sum(
-        60 * float(minutes) + float(seconds.rstrip("s")) for minutes, _, seconds in (p.partition("m") for p in parts)
-    )
-
-
 def relion_outcome(
     folder: Path,
     settings: SetSettings,
@@ -175,8 +129,9 @@ def relion_outcome(
     local_order: int = LOCAL_ORDER,
 ) -> Outcome:
     """RELION's result, from its last iteration."""
-    cpu = run_relion(folder, settings, pixel, group, local_order)
-    place = relion_folder(folder, local_order)
+    peer = AutoRefine(2.1 * 0.36 * settings.n * pixel, START, group, local_order)
+    cpu = auto_refine(folder, peer)
+    place = peer.place(folder)
     true = read_blocks(folder / "truth.star")["particles"]
     found = read_blocks(place / "run_data.star")["particles"]
     rows = found["rlnImageName"].str.split("@").str[0].astype(int).to_numpy() - 1
@@ -276,7 +231,7 @@ def main() -> None:
         "| set | program | truth 0.5 | halves 0.143 | truth 0.5, shell | median deg | > 10 deg | shift A | CPU s | all | share |"
     )
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
-    with_relion = shutil.which("relion_refine_mpi") is not None and not given.no_relion
+    with_relion = installed() and not given.no_relion
     for snr in map(float, given.snr.split(",")):
         for seed in map(int, given.seeds.split(",")):
             settings = SetSettings(given.box, given.count, snr, seed, kind=given.kind)
