@@ -17,13 +17,15 @@ WORKER = 'relion_refine_mpi "$@"; status=$?; times > "cpu_$OMPI_COMM_WORLD_RANK.
 class AutoRefine:
     """Settings of a run on particles.star, reference.mrc and mask.mrc of a folder.
 
-    diameter: of the particle's mask, A; start: the reference's low pass, A; local_order: HEALPix order of the first local search
+    diameter: of the particle's mask, A; start: the reference's low pass, A; local_order: HEALPix order of the first local search;
+    absolute: whether the reference has the scale of the images, without which RELION's first pass compares by correlation
     """
 
     diameter: float
     start: float
     symmetry: str = "C1"
     local_order: int = LOCAL_ORDER
+    absolute: bool = True
 
     def place(self, folder: Path) -> Path:
         """Where the run in this folder is kept."""
@@ -54,6 +56,7 @@ def auto_refine(folder: Path, settings: AutoRefine) -> tuple[float, float]:
         *("--offset_range", "5", "--offset_step", "2"),
         *("--low_resol_join_halves", "40", "--norm", "--scale", "--j", "1", "--random_seed", "1", "--pool", "30"),
         *("--dont_combine_weights_via_disc", "--preread_images"),
+        *([] if settings.absolute else ["--firstiter_cc"]),
     ]
     with open(place / "log.txt", "w", encoding="utf-8") as log:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -95,7 +95,7 @@ def main() -> None:
     if not installed():
         return
     # room for the mask's soft edge beyond the particle
-    peer = AutoRefine(1.25 * float(particle["diameter"]), start, group, given.local_order)
+    peer = AutoRefine(1.25 * float(particle["diameter"]), start, group, given.local_order, absolute=False)
     cpu, everything = auto_refine(given.folder, peer)
     place = peer.place(given.folder)
     halves = resolutions(place, ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc"), mask, pixel)

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("cluster")
 # short jobs: asked for soon; files appear at once
 OPTIONS = [
     "--slurm-init-seconds-before-status-checks",
-    "10",
+    "5",
     "--latency-wait",
     "5",
     "--jobs",
