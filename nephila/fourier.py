@@ -226,12 +226,34 @@ def _in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:
 
 def centred_rfft2(images: npt.ArrayLike) -> Complex64:
     """Half transforms of images [..., ny, nx] about their centre (ny // 2, nx // 2)."""
-    return rfft2(np.fft.ifftshift(np.asarray(images, dtype=np.float32), axes=(-2, -1)))
+    data = np.asarray(images, dtype=np.float32)
+    ny, nx = data.shape[-2:]
+    stack = data.reshape(-1, ny, nx)
+    out = np.empty((len(stack), ny, nx // 2 + 1), dtype=np.complex64)
+    if stack.size:
+        plan = _plan(ny, nx, forward=True)
+        for image, transform in zip(stack, out, strict=True):
+            for centred, plain in _quadrants(ny, nx):
+                plan.input_array[centred] = image[plain]
+            plan.execute()
+            transform[:] = plan.output_array
+    return out.reshape(*data.shape[:-1], nx // 2 + 1)
 
 
 def centred_irfft2(transforms: npt.ArrayLike, nx: int) -> Float32:
     """Images [..., ny, nx] of centred half transforms; the inverse of `centred_rfft2`."""
     return np.ascontiguousarray(np.fft.fftshift(irfft2(transforms, nx), axes=(-2, -1)))
+
+
+@lru_cache(maxsize=16)
+def _quadrants(ny: int, nx: int) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Where an image's quadrants stand once its centre (ny // 2, nx // 2) is at [0, 0], and where before."""
+
+    def parts(n: int) -> list[tuple[slice, slice]]:
+        middle = n // 2
+        return [(slice(0, n - middle), slice(middle, n)), (slice(n - middle, n), slice(0, middle))]
+
+    return [((row, column), (y, x)) for row, y in parts(ny) for column, x in parts(nx)]
 
 
 def centred_rfftn(volume: npt.ArrayLike, threads: int = 1) -> Complex64:
