@@ -34,7 +34,7 @@ Float64 = npt.NDArray[np.float64]
 
 # particles at box 64, 128, 256, and the highest frequency of an alignment (what SNR 0.05 supports); interpolated
 _COUNTS = {
-    "project": {64: 4000, 128: 1000, 256: 200},
+    "project": {64: 4000, 128: 1000, 256: 600},
     "align": {64: 2000, 128: 1000, 256: 300},
     "grid": {64: 4000, 128: 1000, 256: 200},
     "band": {64: 20, 128: 32, 256: 48},
