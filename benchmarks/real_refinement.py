@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,15 @@ def pose_differences(first: pd.DataFrame, second: pd.DataFrame, operators: Float
     return np.min([rotation_angle(np.einsum("nji,njk->nik", a, b @ operator)) for operator in operators], axis=0)
 
 
-def resolutions(folder: Path, names: tuple[str, str], mask: npt.NDArray[np.float32], pixel: float) -> str:
-    """FSC 0.143 inside the mask (corrected), 0.5 of the same, and 0.143 without mask, of two half maps."""
-    first, second = (read_image(folder / name)[0] for name in names)
-    fsc = masked_fsc(first, second, mask, 1)
-    n = len(first)
-    found = [resolution_at(fsc.corrected, at, n, pixel, interpolate=True) for at in (0.143, 0.5)]
-    found.append(resolution_at(fsc.unmasked, 0.143, n, pixel, interpolate=True))
+def resolutions(first: Path, second: Path, mask: npt.NDArray[np.float32], pixel: float) -> str:
+    """Resolutions (A) of two half maps: FSC 0.143 and 0.5 inside the mask (corrected), and both without mask."""
+    maps = [read_image(path)[0] for path in (first, second)]
+    fsc = masked_fsc(maps[0], maps[1], mask, 1)
+    found = [
+        resolution_at(curve, at, len(mask), pixel, interpolate=True)
+        for curve in (fsc.corrected, fsc.unmasked)
+        for at in (0.143, 0.5)
+    ]
     return " | ".join("-" if x is None else f"{x:.2f}" for x in found)
 
 
@@ -87,24 +90,33 @@ def main() -> None:
     config = yaml.safe_load((given.project / "config.yaml").read_text())
     particle, start = config["particle"], float(config["reference"]["resolution"])
     group = str(particle.get("symmetry", "C1"))
-    print("| program | halves 0.143 | halves 0.5 | 0.143, no mask | CPU s |")
-    print("|---|---:|---:|---:|---:|")
+    print("| half maps | 0.143 | 0.5 | no mask, 0.143 | no mask, 0.5 | CPU s |")
+    print("|---|---:|---:|---:|---:|---:|")
     total, refinement = own_seconds(given.project)
-    halves = resolutions(given.project / "results" / "refinement", ("half1.mrc", "half2.mrc"), mask, pixel)
-    print(f"| nephila | {halves} | {refinement:.0f} (the whole run {total:.0f}) |")
+    own = [given.project / "results" / "refinement" / f"half{half}.mrc" for half in (1, 2)]
+    print(f"| nephila | {resolutions(*own, mask, pixel)} | {refinement:.0f} (the whole run {total:.0f}) |")
     if not installed():
         return
     # room for the mask's soft edge beyond the particle
     peer = AutoRefine(1.25 * float(particle["diameter"]), start, group, given.local_order, absolute=False)
     cpu, everything = auto_refine(given.folder, peer)
     place = peer.place(given.folder)
-    halves = resolutions(place, ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc"), mask, pixel)
-    print(f"| RELION | {halves} | {cpu:.0f} (with the waiting master {everything:.0f}) |")
+    their = [place / f"run_half{half}_class001_unfil.mrc" for half in (1, 2)]
+    print(f"| RELION | {resolutions(*their, mask, pixel)} | {cpu:.0f} (with the waiting master {everything:.0f}) |")
+    for half in (0, 1):
+        print(f"| nephila {half + 1}, RELION {2 - half} | {resolutions(own[half], their[1 - half], mask, pixel)} | |")
     theirs = read_blocks(place / "run_data.star")["particles"].set_index("rlnImageName").loc[ours["rlnImageName"]]
-    angle = pose_differences(ours, theirs.reset_index(), point_group_matrices(group))
-    print(
-        f"\nPoses: median difference {np.median(angle):.2f} degrees, {100 * (angle > 10).mean():.0f} % beyond 10 degrees"
-    )
+    print_poses(pose_differences(ours, theirs.reset_index(), point_group_matrices(group)), ours["nphWeight"].to_numpy())
+
+
+def print_poses(angle: Float64, weight: Float64) -> None:
+    """How far the programs' poses differ (degrees), and the share of far ones by our weights."""
+    far = angle > 10
+    print(f"\nPoses: median difference {np.median(angle):.2f} degrees, {far.mean():.0%} beyond 10 degrees")
+    for low, high in pairwise((0.0, 0.051, 0.3, 0.6, 1.0)):
+        part = (weight > low) & (weight <= high)
+        if part.any():
+            print(f"weight above {low:g} to {high:g}: {part.sum()} particles, {far[part].mean():.0%}")
 
 
 if __name__ == "__main__":
