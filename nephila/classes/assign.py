@@ -23,7 +23,8 @@ from nephila.errors import InputError
 from nephila.fourier import filter_shells
 from nephila.job import Progress, logger
 from nephila.projection import FourierProjector
-from nephila.refinement.chunk import CANDIDATES, coarse_band
+from nephila.refinement.chunk import CANDIDATES
+from nephila.refinement.schedule import coarse_band
 from nephila.symmetry import point_group_matrices
 
 Float32 = npt.NDArray[np.float32]

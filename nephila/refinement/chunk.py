@@ -33,7 +33,7 @@ from nephila.projection import FourierProjector
 from nephila.refinement.levels import ERROR, FITTED, LEVEL, with_view_weights
 from nephila.refinement.model import Decision, RefinementModel
 from nephila.refinement.noise import NoiseSum, ParticleFit, fit_particles
-from nephila.refinement.schedule import decision_of, grid_radius
+from nephila.refinement.schedule import coarse_band, decision_of, grid_radius
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums
 from nephila.sampling import AMPLITUDE, ImageSampling, image_kinds, is_uniform, noise_and_amplitude
@@ -164,11 +164,6 @@ def align_table(
     if exhaustive:
         return align_exhaustively(images, projector, planes, options, prior, **common)
     return align_locally(images, projector, planes, prior, options, **common)
-
-
-def coarse_band(step_deg: float) -> int:
-    """Finest shell of the search over a grid of this step: neighbours 15 degrees apart still correlate to shell 8, 10 to 10."""
-    return 8 if step_deg > 12 else 10
 
 
 def local_grid_band(step_deg: float) -> int:

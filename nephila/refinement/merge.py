@@ -26,7 +26,7 @@ from nephila.refinement.levels import Amplitudes, group_factors, micrograph_leve
 from nephila.refinement.model import IterationRow, RefinementModel
 from nephila.refinement.noise import NoiseSum
 from nephila.refinement.reference_filter import reference_filters
-from nephila.refinement.schedule import alignment_band, decision_of, next_decision
+from nephila.refinement.schedule import alignment_band, compared_samples, decision_of, next_decision
 from nephila.refinement.settings import IterationSettings
 from nephila.refinement.sums import ChunkSums, whole
 from nephila.sampling import OpticsState, image_kinds, measured_amplitudes
@@ -142,7 +142,8 @@ def merge_iteration(
     levels = micrograph_levels(particles)
     certainty = previous.certainty
     if search == "exhaustive":
-        certainty = certainty_of(particles, noise_levels(particles, factors, levels, decision.band))
+        level = noise_levels(particles, factors, levels, decision.band)
+        certainty = certainty_of(particles, level, compared_samples(decision_of(previous, settings), settings))
     model = RefinementModel(
         row, decision, curves.corrected, curves.unmasked, noise, groups, certainty, optics,
         factors,
@@ -155,11 +156,16 @@ def merge_iteration(
     return Merged(references, volume, model)
 
 
-def certainty_of(particles: pd.DataFrame, level: npt.ArrayLike = 1.0) -> Certainty:
-    """Right and wrong poses of an exhaustive search, from correlations and runners-up; `level`: of the particles' noise."""
+def certainty_of(particles: pd.DataFrame, level: npt.ArrayLike = 1.0, samples: float = 0.0) -> Certainty:
+    """Right and wrong poses of an exhaustive search, from correlations and runners-up.
+
+    level : of the particles' noise; samples : that were compared, 0 where the noise was not known
+    """
     if "nphRunnerUp" not in particles:
         return Certainty()
-    return measure_certainty(particles["nphCorrelation"].to_numpy(), particles["nphRunnerUp"].to_numpy(), level)
+    return measure_certainty(
+        particles["nphCorrelation"].to_numpy(), particles["nphRunnerUp"].to_numpy(), level, samples
+    )
 
 
 def mean_noise(sums: tuple[ChunkSums, ChunkSums], fallback: Float64) -> Float64:

@@ -80,6 +80,17 @@ def decision_of(before: RefinementModel, settings: IterationSettings) -> Decisio
     return replace(before.next, shift_range=local_shift_range(before.row, settings) if local else settings.shift_range)
 
 
+def coarse_band(step_deg: float) -> int:
+    """Finest shell of the search over a grid of this step: neighbours 15 degrees apart still correlate to shell 8, 10 to 10."""
+    return 8 if step_deg > 12 else 10
+
+
+def compared_samples(decision: Decision, settings: IterationSettings) -> float:
+    """Independent samples in which an exhaustive search compares images: half the pixels of a disc, the rest are their mirrors."""
+    shell = min(coarse_band(decision.angular_step_deg), decision.band) if settings.search == "grid" else decision.band
+    return float(np.pi * shell**2 / 2)
+
+
 def next_decision(
     before: RefinementModel, row: IterationRow, fsc: np.ndarray, settings: IterationSettings
 ) -> tuple[bool, Decision]:

@@ -18,7 +18,6 @@ from nephila.masks import spherical_mask
 from nephila.particle_images import ParticleImages
 from nephila.particle_sums import at_unit_amplitude, backproject_table, particle_scales, particle_weights
 from nephila.projection import FourierProjector
-from nephila.refinement.certainty import measure_certainty
 from nephila.refinement.chunk import sum_chunk, weighted_poses
 from nephila.refinement.groups import correlation_changes, group_fsc_table, with_mean_factors
 from nephila.refinement.levels import (
@@ -190,27 +189,6 @@ def test_noise_flattens_likelihoods():
     weights = weighted_poses(table, Result(), PIXEL, level).weights
     assert weights[0] == pytest.approx([0.9, 0.1])
     assert weights[1, 0] / weights[1, 1] == pytest.approx(9**0.25, rel=1e-5)
-
-
-def test_certainty_expects_less_of_noisy_images():
-    """Right poses of images with four times the noise exceed wrong ones half as far: told so, it knows right from wrong better."""
-    rng = np.random.default_rng(11)
-    number = 3000
-    level = np.where(np.arange(number) % 2, 1.6, 0.4)
-    noisy = level > 1
-    is_right = rng.uniform(size=number) < np.where(noisy, 0.85, 1.0)
-    extremes = np.sort(0.22 + 0.012 * rng.gumbel(size=(number, 2)), axis=1)
-    right = np.maximum(rng.normal(0.23 + 0.1 / np.sqrt(level), 0.015), extremes[:, 1])
-    correlation = np.where(is_right, right, extremes[:, 1])
-    runner_up = np.where(is_right, extremes[:, 1], extremes[:, 0])
-    means = []
-    for known in (np.ones(number), level):
-        found = measure_certainty(correlation, runner_up, known)
-        weights = found.weights(correlation, known)
-        means.append(weights[noisy & ~is_right].mean())
-        assert weights[is_right].mean() > 0.98
-    assert means[1] < 0.6 * means[0]
-    assert found.right_mean == pytest.approx(0.33, abs=0.01)
 
 
 @pytest.mark.parametrize("group", ["C1", "D2"])

@@ -18,7 +18,7 @@ from nephila.io.mrc import write_stack
 from nephila.masks import spherical_mask
 from nephila.particle_sums import ctf_planes, pose_matrices, pose_shifts
 from nephila.projection import FourierProjector
-from nephila.refinement.certainty import Certainty, measure_certainty
+from nephila.refinement.certainty import Certainty
 from nephila.refinement.chunk import (
     WeightedPoses,
     refine_chunk,
@@ -39,6 +39,7 @@ from nephila.refinement.schedule import (
     MOST_EXHAUSTIVE,
     MOST_LOCAL,
     alignment_band,
+    compared_samples,
     next_decision,
 )
 from nephila.refinement.settings import IterationSettings
@@ -404,27 +405,10 @@ def test_sums_of_candidates_are_sums_of_their_poses(tmp_path):
     assert np.abs(total(both) - expected).max() < 2e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("share", "right"), [(0.4, 0.30), (0.7, 0.34), (1.0, 0.50)])
-def test_certainty_tells_right_poses_from_wrong_ones(share, right):
-    rng = np.random.default_rng(11)
-    number = 3000
-    is_right = rng.uniform(size=number) < share
-    extremes = np.sort(0.22 + 0.02 * rng.gumbel(size=(number, 2)), axis=1)
-    correlation = np.where(is_right, np.maximum(rng.normal(right, 0.03, number), extremes[:, 1]), extremes[:, 1])
-    runner_up = np.where(is_right, extremes[:, 1], extremes[:, 0])
-    found = measure_certainty(correlation, runner_up)
-    weights = found.weights(correlation)
-    assert weights.min() >= 0.05 and (np.diff(found.weights(np.linspace(0, 1, 50))) >= 0).all()
-    if share == 1.0:
-        assert weights.mean() > 0.98
-    else:
-        assert found.share_right == pytest.approx(share, abs=0.15)
-        assert weights[is_right].mean() > 0.7 and weights[~is_right].mean() < 0.35
-
-
-def test_without_rivals_all_poses_count():
-    assert measure_certainty(np.full(500, 0.3), np.zeros(500)) == Certainty()
-    assert np.array_equal(Certainty().weights([0.1, 0.9]), [1.0, 1.0])
+def test_samples_that_a_search_compares():
+    search = Decision("exhaustive", 15.0, 0.0, 10.0, 20)
+    assert compared_samples(search, settings()) == pytest.approx(np.pi * 200)
+    assert compared_samples(search, settings(search="grid")) == pytest.approx(np.pi * 32)
 
 
 def test_particles_weigh_what_their_pose_is_worth(tmp_path):
