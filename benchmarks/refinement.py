@@ -151,13 +151,12 @@ particles: {{normalise: none, remove_ramp: false, dust_sigma: 0.0}}
 reference: {{volume: reference.mrc, resolution: {start}}}
 alignment: {{shift_range: {shift:.1f}}}
 thresholds: {{share_rejected: 0.0}}
-refinement: {{shift_range: [{shift:.1f}], mask: {{file: mask.mrc}}}}
-{extra}
+refinement: {{shift_range: [{shift:.1f}], mask: {{file: mask.mrc}}, ctf: {ctf}}}
 """
 
 
 def write_project(
-    folder: Path, source: Path, settings: SetSettings, pixel: float, symmetry: str, extra: str = ""
+    folder: Path, source: Path, settings: SetSettings, pixel: float, symmetry: str, ctf: str = "group"
 ) -> None:
     """A project in `folder` on the particles of `source`."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -166,7 +165,7 @@ def write_project(
         os.link(source / name, folder / name)
     diameter = 2 * 0.33 * settings.n * pixel
     text = CONFIG.format(
-        pixel=pixel, diameter=diameter, box=settings.n, symmetry=symmetry, start=START, shift=5 * pixel, extra=extra
+        pixel=pixel, diameter=diameter, box=settings.n, symmetry=symmetry, start=START, shift=5 * pixel, ctf=ctf
     )
     (folder / "config.yaml").write_text(text, encoding="utf-8")
 
@@ -178,11 +177,11 @@ def own_outcome(
     pixel: float,
     symmetry: Float64 | None = None,
     group: str = "C1",
-    extra: str = "",
+    ctf: str = "group",
 ) -> Outcome:
     """Run the workflow on a set; CPU seconds of the jobs' own computing, and of everything that was started."""
     project = folder / "nephila"
-    write_project(project, folder, settings, pixel, group, extra)
+    write_project(project, folder, settings, pixel, group, ctf)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "nephila", "run", str(project), "--cores", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -226,6 +225,7 @@ def main() -> None:
     parser.add_argument(
         "--local-order", type=int, default=LOCAL_ORDER, help="HEALPix order of RELION's first local search"
     )
+    parser.add_argument("--ctf", choices=["group", "particle"], default="group", help="nephila's refinement.ctf")
     given = parser.parse_args()
     print(
         "| set | program | truth 0.5 | halves 0.143 | truth 0.5, shell | median deg | > 10 deg | shift A | CPU s | all | share |"
@@ -245,7 +245,7 @@ def main() -> None:
                 relion = relion_outcome(folder, settings, subject, subject.pixel_size, local_order=given.local_order)
             if relion is not None:
                 print(line(name, relion, None), flush=True)
-            own = own_outcome(folder, settings, subject, subject.pixel_size)
+            own = own_outcome(folder, settings, subject, subject.pixel_size, ctf=given.ctf)
             print(line(name, own, relion), flush=True)
             (folder / "outcome.json").write_text(json.dumps([asdict(o) for o in (relion, own) if o is not None]))
 
