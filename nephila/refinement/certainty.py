@@ -75,7 +75,7 @@ def measure_certainty(
         return Certainty()
     deviation = float(rivals[known].std())
     by_leads = share_by_leads(values, np.where(known, rivals, 0.0), samples) if samples else 0.0
-    trust = _trust(by_leads) * _trust(float(np.corrcoef(values[known], rivals[known])[0, 1])) if deviation else 0.0
+    trust = _trust(by_leads) * _trust(_correlation(values[known], rivals[known]))
     # of a wrong pose's particle the runner-up is only the second best and lies lower
     wrong = float(rivals[known].mean())
     mean, spread, share = float(np.quantile(values, 0.9)), deviation, 0.5
@@ -111,6 +111,12 @@ def share_by_leads(correlation: npt.ArrayLike, runner_up: npt.ArrayLike, samples
 
 def _trust(witness: float) -> float:
     return float(np.clip((witness - LEAST_TRUSTED) / (FULLY_TRUSTED - LEAST_TRUSTED), 0.0, 1.0))
+
+
+def _correlation(first: Float64, second: Float64) -> float:
+    """Of two lists, summed in an order that no number of threads changes; 0 where either is constant."""
+    scale = first.std() * second.std()
+    return float(((first - first.mean()) * (second - second.mean())).mean() / scale) if scale else 0.0
 
 
 def _normal(values: Float64, mean: float | Float64, deviation: float) -> Float64:
